@@ -1,0 +1,61 @@
+#include "framework/autograd/grad_slot.h"
+
+namespace fulcrum {
+namespace {
+
+// a + b into out; out may be a.
+void add_into(const Tensor& a, const Tensor& b, const Tensor& out) {
+  dispatch_floating("accumulate", a.dtype(), [&]<class T>() {
+    const T* x = a.data<T>();
+    const T* y = b.data<T>();
+    T* z = out.data<T>();
+    const std::int64_t n = a.numel();
+#pragma omp parallel for simd schedule(static) if (n > 65536)
+    for (std::int64_t i = 0; i < n; ++i) z[i] = x[i] + y[i];
+  });
+}
+
+}  // namespace
+
+void GradSlot::accumulate(const Tensor& g) {
+  if (leaf && grad.defined()) {
+    if (fresh) {
+      grad.copy_from(g);
+    } else {
+      add_into(grad, g.reshape(grad.shape()), grad);
+    }
+    fresh = false;
+    return;
+  }
+  if (!grad.defined()) {
+    grad = leaf ? g.clone() : g;
+    fresh = false;
+    return;
+  }
+  FULCRUM_CHECK(grad.numel() == g.numel(), "gradients of {} and {} elements", grad.shape(), g.shape());
+  // The present gradient may also be held by another slot: add in place only when it is ours alone.
+  const Tensor out = grad.unshared() ? grad : Tensor::empty_like(grad);
+  add_into(grad, g.reshape(grad.shape()), out);
+  grad = out;
+}
+
+GradSlot::Target GradSlot::target(const Shape& shape, DType dtype, Device device) {
+  const bool add = grad.defined() && !(leaf && fresh);
+  if (!grad.defined()) {
+    grad = Tensor::empty(shape, dtype, device);
+  } else if (add && !leaf && !grad.unshared()) {
+    grad = grad.clone();  // also held by another slot
+  }
+  fresh = false;
+  return {grad.reshape(shape), add};
+}
+
+Tensor make_leaf(const Tensor& value) {
+  Tensor leaf = value.detach();
+  auto slot = std::make_shared<GradSlot>();
+  slot->leaf = true;
+  leaf.set_slot(std::move(slot));
+  return leaf;
+}
+
+}  // namespace fulcrum

@@ -1,0 +1,180 @@
+#include "framework/autograd/tape.h"
+
+#include <algorithm>
+
+namespace fulcrum {
+namespace {
+thread_local Tape* active_tape = nullptr;
+
+void finish_use(GradSlot& slot) {
+  if (--slot.pending == 0 && slot.on_complete) slot.on_complete();
+}
+}  // namespace
+
+struct Backward::Entry {
+  const char* op;
+  std::vector<std::shared_ptr<GradSlot>> inputs;  // null where no gradient is wanted
+  std::vector<std::shared_ptr<GradSlot>> outputs;
+  std::vector<Shape> input_shapes;
+  std::vector<DType> input_dtypes;
+  std::vector<Device> input_devices;
+  std::vector<Shape> output_shapes;
+  BackwardFn backward;
+  std::vector<std::size_t> deferred_inputs;
+};
+
+Tensor Backward::grad(std::size_t output) const {
+  const Tensor& g = entry_.outputs.at(output)->grad;
+  return g.defined() ? g.reshape(entry_.output_shapes[output]) : g;
+}
+
+bool Backward::needs(std::size_t input) const { return entry_.inputs.at(input) != nullptr; }
+
+GradSlot& Backward::slot(std::size_t input) {
+  FULCRUM_CHECK(needs(input), "{}: input {} wants no gradient", entry_.op, input);
+  return *entry_.inputs[input];
+}
+
+void Backward::accumulate(std::size_t input, const Tensor& gradient) {
+  if (needs(input)) entry_.inputs[input]->accumulate(gradient);
+}
+
+GradSlot::Target Backward::target(std::size_t input) {
+  return slot(input).target(entry_.input_shapes[input], entry_.input_dtypes[input],
+                            entry_.input_devices[input]);
+}
+
+void Backward::weight_gradient(std::size_t input, std::function<void(GradSlot&)> work) {
+  if (!needs(input)) return;
+  if (tape_.mode_ == Tape::WeightGradients::now) {
+    work(*entry_.inputs[input]);
+    return;
+  }
+  entry_.deferred_inputs.push_back(input);
+  tape_.deferred_.push_back([slot = entry_.inputs[input], work = std::move(work)] {
+    work(*slot);
+    if (slot->leaf) finish_use(*slot);
+  });
+}
+
+Tape::Tape() = default;
+Tape::~Tape() = default;
+std::size_t Tape::size() const { return entries_.size(); }
+
+Tape::Scope::Scope(Tape* tape) : previous_(active_tape) { active_tape = tape; }
+Tape::Scope::~Scope() { active_tape = previous_; }
+
+Tape* Tape::recording(std::initializer_list<Tensor> inputs) {
+  if (active_tape == nullptr) return nullptr;
+  for (const Tensor& t : inputs) {
+    if (t.requires_grad()) return active_tape;
+  }
+  return nullptr;
+}
+
+Tape* Tape::recording(const std::vector<Tensor>& inputs) {
+  if (active_tape == nullptr) return nullptr;
+  for (const Tensor& t : inputs) {
+    if (t.requires_grad()) return active_tape;
+  }
+  return nullptr;
+}
+
+void Tape::record(const char* op, std::vector<Tensor> inputs, std::vector<Tensor*> outputs,
+                  BackwardFn backward) {
+  Backward::Entry entry;
+  entry.op = op;
+  for (const Tensor& input : inputs) {
+    entry.inputs.push_back(input.slot());
+    entry.input_shapes.push_back(input.shape());
+    entry.input_dtypes.push_back(input.dtype());
+    entry.input_devices.push_back(input.device());
+    if (input.slot() != nullptr && input.slot()->leaf) ++input.slot()->pending;
+  }
+  for (Tensor* output : outputs) {
+    auto slot = std::make_shared<GradSlot>();
+    output->set_slot(slot);
+    entry.outputs.push_back(std::move(slot));
+    entry.output_shapes.push_back(output->shape());
+  }
+  entry.backward = std::move(backward);
+  entries_.push_back(std::move(entry));
+}
+
+void Tape::backward(const Tensor& loss, const Tensor& seed, WeightGradients mode) {
+  FULCRUM_REQUIRE(seed.defined() || loss.numel() == 1,
+                  "backward: a loss without a seed must be a scalar; got {}", loss.shape());
+  backward(std::vector<Tensor>{loss},
+           std::vector<Tensor>{seed.defined()
+                                   ? seed
+                                   : Tensor::full(loss.shape(), 1.0, loss.dtype(), loss.device())},
+           mode);
+}
+
+void Tape::backward(const std::vector<Tensor>& outputs, const std::vector<Tensor>& seeds,
+                    WeightGradients mode) {
+  FULCRUM_REQUIRE(outputs.size() == seeds.size(), "backward: {} outputs and {} seeds", outputs.size(),
+                  seeds.size());
+  Pause no_recording;
+  mode_ = mode;
+  for (std::size_t i = 0; i < outputs.size(); ++i) {
+    if (outputs[i].requires_grad() && seeds[i].defined()) outputs[i].slot()->accumulate(seeds[i]);
+  }
+  while (!entries_.empty()) {
+    Backward::Entry entry = std::move(entries_.back());
+    entries_.pop_back();
+    const bool used = std::any_of(entry.outputs.begin(), entry.outputs.end(),
+                                  [](const auto& slot) { return slot->grad.defined(); });
+    if (used) {
+      Backward context(*this, entry);
+      entry.backward(context);
+    }
+    for (std::size_t i = 0; i < entry.inputs.size(); ++i) {
+      const auto& slot = entry.inputs[i];
+      if (slot == nullptr || !slot->leaf) continue;
+      const auto& later = entry.deferred_inputs;
+      if (std::find(later.begin(), later.end(), i) == later.end()) finish_use(*slot);
+    }
+    for (const auto& slot : entry.outputs) slot->grad = {};
+  }
+}
+
+void Tape::run_deferred() {
+  Pause no_recording;
+  for (auto& work : deferred_) work();
+  deferred_.clear();
+}
+
+std::vector<Tensor> recompute(std::function<std::vector<Tensor>(const std::vector<Tensor>&)> segment,
+                              const std::vector<Tensor>& inputs) {
+  Tape* tape = active_tape;
+  if (tape == nullptr) return segment(inputs);
+  std::vector<Tensor> outputs;
+  {
+    Tape::Pause no_recording;
+    outputs = segment(inputs);
+  }
+  std::vector<Tensor*> pointers;
+  for (Tensor& output : outputs) pointers.push_back(&output);
+  tape->record("recompute", inputs, pointers, [segment, inputs, n = outputs.size()](Backward& b) {
+    std::vector<Tensor> copies;
+    for (std::size_t i = 0; i < inputs.size(); ++i) {
+      copies.push_back(inputs[i].requires_grad() ? make_leaf(inputs[i]) : inputs[i]);
+    }
+    Tape inner;
+    std::vector<Tensor> again;
+    {
+      Tape::Scope recording(inner);
+      again = segment(copies);
+    }
+    std::vector<Tensor> seeds;
+    for (std::size_t i = 0; i < n; ++i) seeds.push_back(b.grad(i));
+    inner.backward(again, seeds);
+    for (std::size_t i = 0; i < copies.size(); ++i) {
+      if (copies[i].requires_grad() && copies[i].grad().defined()) b.accumulate(i, copies[i].grad());
+    }
+  });
+  return outputs;
+}
+
+}  // namespace fulcrum

@@ -1,0 +1,162 @@
+#include "framework/core/tensor.h"
+
+#include <cstring>
+
+#include "framework/autograd/grad_slot.h"
+
+namespace fulcrum {
+
+Tensor Tensor::empty(const Shape& shape, DType dtype, Device device) {
+  Tensor t;
+  t.shape_ = shape;
+  t.dtype_ = dtype;
+  t.storage_ = allocate(static_cast<std::size_t>(shape.numel() * size_of(dtype)), device);
+  return t;
+}
+
+Tensor Tensor::zeros(const Shape& shape, DType dtype, Device device) {
+  Tensor t = empty(shape, dtype, device);
+  t.zero();
+  return t;
+}
+
+Tensor Tensor::full(const Shape& shape, double value, DType dtype, Device device) {
+  Tensor t = empty(shape, dtype, device);
+  t.fill(value);
+  return t;
+}
+
+Tensor Tensor::reshape(std::initializer_list<std::int64_t> dims) const {
+  std::vector<std::int64_t> resolved(dims);
+  std::int64_t known = 1;
+  std::int64_t* open = nullptr;
+  for (std::int64_t& d : resolved) {
+    if (d == -1) {
+      FULCRUM_REQUIRE(open == nullptr, "reshape: only one dimension may be -1; tensor {}", shape_);
+      open = &d;
+    } else {
+      known *= d;
+    }
+  }
+  if (open != nullptr) {
+    FULCRUM_REQUIRE(known > 0 && numel() % known == 0,
+                    "reshape: {} elements do not divide by {}; tensor {}", numel(), known, shape_);
+    *open = numel() / known;
+  }
+  return reshape(Shape(resolved));
+}
+
+Tensor Tensor::reshape(const Shape& shape) const {
+  FULCRUM_REQUIRE(shape.numel() == numel(), "reshape: {} has {} elements, {} has {}", shape_, numel(),
+                  shape, shape.numel());
+  Tensor view = *this;
+  view.shape_ = shape;
+  return view;
+}
+
+Tensor Tensor::slice(std::int64_t begin, std::int64_t end) const {
+  FULCRUM_REQUIRE(rank() >= 1 && 0 <= begin && begin <= end && end <= dim(0),
+                  "slice: rows {}..{} of {}", begin, end, shape_);
+  Tensor view = detach();
+  const std::int64_t row = dim(0) == 0 ? 0 : bytes() / dim(0);
+  view.offset_ += begin * row;
+  view.shape_[0] = end - begin;
+  return view;
+}
+
+Tensor Tensor::detach() const {
+  Tensor view = *this;
+  view.slot_ = nullptr;
+  return view;
+}
+
+Tensor Tensor::clone() const {
+  Tensor copy = empty_like(*this);
+  copy.copy_from(*this);
+  return copy;
+}
+
+namespace {
+
+template <class From, class To>
+void convert(const Tensor& from, const Tensor& to) {
+  const From* source = from.data<From>();
+  To* target = to.data<To>();
+  const std::int64_t n = from.numel();
+#pragma omp parallel for simd schedule(static) if (n > 65536)
+  for (std::int64_t i = 0; i < n; ++i) {
+    if constexpr (std::is_same_v<From, double> && std::is_same_v<To, BFloat16>) {
+      target[i] = BFloat16(static_cast<float>(source[i]));
+    } else if constexpr (std::is_same_v<From, BFloat16>) {
+      target[i] = static_cast<To>(static_cast<float>(source[i]));
+    } else {
+      target[i] = static_cast<To>(source[i]);
+    }
+  }
+}
+
+template <class From>
+void convert_from(const Tensor& from, const Tensor& to) {
+  switch (to.dtype()) {
+    case DType::f64: return convert<From, double>(from, to);
+    case DType::f32: return convert<From, float>(from, to);
+    case DType::bf16: return convert<From, BFloat16>(from, to);
+    default: FULCRUM_REQUIRE(false, "to: no conversion from {} to {}", from.dtype(), to.dtype());
+  }
+}
+
+}  // namespace
+
+Tensor Tensor::to(DType dtype) const {
+  if (dtype == dtype_) return clone();
+  Tensor copy = empty(shape_, dtype, device());
+  switch (dtype_) {
+    case DType::f64: convert_from<double>(*this, copy); break;
+    case DType::f32: convert_from<float>(*this, copy); break;
+    case DType::bf16: convert_from<BFloat16>(*this, copy); break;
+    default: FULCRUM_REQUIRE(false, "to: no conversion from {} to {}", dtype_, dtype);
+  }
+  return copy;
+}
+
+void Tensor::fill(double value) const {
+  const auto assign = [&]<class T>(T element) {
+    T* p = data<T>();
+    const std::int64_t n = numel();
+    for (std::int64_t i = 0; i < n; ++i) p[i] = element;
+  };
+  switch (dtype_) {
+    case DType::f64: return assign(value);
+    case DType::f32: return assign(static_cast<float>(value));
+    case DType::bf16: return assign(BFloat16(static_cast<float>(value)));
+    case DType::i64: return assign(static_cast<std::int64_t>(value));
+    case DType::i32: return assign(static_cast<std::int32_t>(value));
+    case DType::u16: return assign(static_cast<std::uint16_t>(value));
+    case DType::u8: return assign(static_cast<std::uint8_t>(value));
+  }
+}
+
+void Tensor::zero() const {
+  FULCRUM_REQUIRE(device().is_cpu(), "zero: no kernel for {}", device());
+  if (bytes() > 0) std::memset(raw(), 0, static_cast<std::size_t>(bytes()));
+}
+
+void Tensor::copy_from(const Tensor& source) const {
+  FULCRUM_REQUIRE(source.dtype() == dtype_ && source.numel() == numel(),
+                  "copy_from: {} {} into {} {}", source.dtype(), source.shape(), dtype_, shape_);
+  copy_from_host(source.raw(), source.bytes());
+}
+
+void Tensor::copy_from_host(const void* source, std::int64_t count) const {
+  FULCRUM_REQUIRE(count == bytes(), "copy_from_host: {} bytes into {} {} ({} bytes)", count, dtype_,
+                  shape_, bytes());
+  FULCRUM_REQUIRE(device().is_cpu(), "copy_from_host: no kernel for {}", device());
+  if (count > 0) std::memcpy(raw(), source, static_cast<std::size_t>(count));
+}
+
+const Tensor& Tensor::grad() const {
+  static const Tensor undefined;
+  return slot_ ? slot_->grad : undefined;
+}
+
+}  // namespace fulcrum

@@ -1,0 +1,89 @@
+#pragma once
+// Parameters: named, with a global shape, of which this rank may hold a shard of rows.
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "framework/core/tensor.h"
+
+namespace fulcrum {
+
+// What a parameter is, which decides how it is optimised, counted and sharded.
+enum class ParameterKind : std::uint8_t {
+  embedding,  // token embedding [vocabulary, width]
+  head,       // output projection [vocabulary, width]
+  matrix,     // any other dense matrix of the backbone
+  router,     // expert centroids [experts, width]
+  expert,     // stacked expert matrices [experts, …, …]; one matrix per leading index
+  vector,     // norm scales, gates, convolutions: no weight decay, never Muon
+  table,      // n-gram memory rows [rows, row width]; sparse gradients
+};
+
+const char* name_of(ParameterKind kind);
+
+struct Initializer {
+  enum class Kind : std::uint8_t { zero, one, normal } kind = Kind::zero;
+  double std = 0.0;
+  static Initializer zeros() { return {Kind::zero, 0.0}; }
+  static Initializer ones() { return {Kind::one, 0.0}; }
+  static Initializer normal(double std) { return {Kind::normal, std}; }
+};
+
+// Rows first..first+count of a leading dimension.
+struct RowRange {
+  std::int64_t first = 0;
+  std::int64_t count = 0;
+};
+
+struct Parameter {
+  std::string name;  // stable and global: "blocks.3.attention.query.weight"
+  ParameterKind kind = ParameterKind::matrix;
+  Shape global_shape;
+  RowRange shard;  // rows of the leading dimension held here; all of them unless sharded
+  Tensor value;    // [shard.count, …], a leaf of the tape
+
+  bool sharded() const { return shard.count != global_shape[0]; }
+  GradSlot& slot() const { return *value.slot(); }
+};
+
+// Values that are saved with the model but not trained by gradients: router biases, counters.
+struct Buffer {
+  std::string name;
+  Tensor value;
+};
+
+// Owns the parameters of one rank's part of a model, in creation order (the same on every rank of the same stage).
+class ParameterStore {
+ public:
+  // Which rows of a parameter this rank holds; all of them by default. Experts and tables are sharded by the mesh.
+  using ShardPolicy = std::function<RowRange(ParameterKind kind, std::int64_t rows)>;
+
+  // Storage dtype is f32 (f64 in gradient checks). Initial values depend on seed, name and global index only.
+  ParameterStore(std::uint64_t seed, DType dtype, ShardPolicy policy = {});
+
+  Parameter& create(const std::string& name, ParameterKind kind, const Shape& global_shape,
+                    Initializer initializer);
+  Buffer& create_buffer(const std::string& name, const Tensor& value);
+
+  const std::vector<std::unique_ptr<Parameter>>& parameters() const { return parameters_; }
+  const std::vector<std::unique_ptr<Buffer>>& buffers() const { return buffers_; }
+  // Throws InternalError when there is none of that name.
+  Parameter& find(const std::string& name) const;
+  std::uint64_t seed() const { return seed_; }
+  DType dtype() const { return dtype_; }
+
+  // Before the first backward of a step: the next contribution to each gradient overwrites it.
+  void zero_gradients() const;
+
+ private:
+  std::uint64_t seed_;
+  DType dtype_;
+  ShardPolicy policy_;
+  std::vector<std::unique_ptr<Parameter>> parameters_;
+  std::vector<std::unique_ptr<Buffer>> buffers_;
+};
+
+}  // namespace fulcrum

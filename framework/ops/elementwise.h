@@ -1,0 +1,15 @@
+#pragma once
+// Elementwise arithmetic. Shapes and dtypes of the inputs must agree; all are differentiable.
+
+#include "framework/core/tensor.h"
+
+namespace fulcrum::ops {
+
+// a + b
+Tensor add(const Tensor& a, const Tensor& b);
+// factor · x
+Tensor scale(const Tensor& x, double factor);
+// Σ x, a scalar of shape [1]
+Tensor sum(const Tensor& x);
+
+}  // namespace fulcrum::ops
