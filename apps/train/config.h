@@ -1,0 +1,100 @@
+#pragma once
+// One experiment: the YAML file of `fulcrum train`, as plain values.
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "models/config.h"
+
+namespace fulcrum::apps {
+
+enum class DeviceChoice : std::uint8_t { automatic, cpu, cuda };
+enum class Precision : std::uint8_t { f32, bf16 };
+enum class OptimizerKind : std::uint8_t { adamw, muon };
+enum class ScheduleKind : std::uint8_t { constant, step, cosine, wsd };
+
+struct DataConfig {
+  std::string path;  // folder made by `fulcrum prepare`
+};
+
+struct OptimizerConfig {
+  OptimizerKind kind = OptimizerKind::adamw;  // of the backbone's matrices; vectors, embedding and head use AdamW
+  double lr = 1e-3;
+  double beta1 = 0.9, beta2 = 0.95, eps = 1e-8;
+  double weight_decay = 0.1;
+  double clip_norm = 1.0;  // global norm over every kind of parameter; 0: off
+  struct Muon {
+    double momentum = 0.95;
+    bool nesterov = true;
+    std::int64_t iterations = 5;  // Newton–Schulz
+    double update_rms = 0.18;     // size of an update relative to lr
+  } muon;
+  struct Table {
+    double lr_multiplier = 5.0;
+    double weight_decay = 0.0;
+    double beta1 = 0.9, beta2 = 0.95, eps = 1e-8;
+  } table;
+};
+
+struct ScheduleConfig {
+  ScheduleKind kind = ScheduleKind::cosine;
+  std::int64_t warmup_steps = 0;
+  double final_fraction = 0.1;  // of the peak, at the end (cosine, wsd)
+  double decay_fraction = 0.2;  // of the steps (wsd)
+  std::vector<double> milestones = {0.8, 0.9};  // of the steps (step)
+  double gamma = 0.316;                         // factor at each milestone (step)
+};
+
+struct ValidationConfig {
+  std::int64_t every = 0;    // steps; 0: only at the end
+  std::int64_t batches = 0;  // global batches; 0: the whole validation split
+};
+
+struct GuardConfig {
+  bool skip_nonfinite = true;    // steps whose loss or gradient norm is not finite change nothing
+  double spike_sigma = 0.0;      // skip a step whose gradient norm lies this many deviations above the running mean; 0: off
+  std::int64_t max_skips = 10;   // in a row, then the run ends with an error
+};
+
+struct TrainConfig {
+  std::int64_t steps = 0;
+  std::int64_t sequence_length = 0;
+  std::int64_t global_batch = 0;  // sequences a step
+  std::int64_t micro_batch = 0;   // sequences a rank computes at once; 0: global_batch / data ranks
+  std::uint64_t seed = 0;
+  Precision precision = Precision::f32;
+  double z_loss = 0.0;
+  std::int64_t log_every = 10;
+  OptimizerConfig optimizer;
+  ScheduleConfig schedule;
+  ValidationConfig validation;
+  GuardConfig guard;
+};
+
+struct CheckpointConfig {
+  std::int64_t every = 0;      // steps; 0: only at the end and on a signal
+  double every_minutes = 0.0;  // of wall time by rank 0's clock; 0: off
+  std::int64_t keep = 3;       // newest checkpoints that stay
+};
+
+struct ParallelConfig {
+  std::int64_t pipeline = 1;
+  std::int64_t expert = 1;
+  double bucket_mib = 16.0;        // gradient reduction
+  double hang_timeout_s = 600.0;   // a collective that takes longer is reported and ends the run
+};
+
+struct ExperimentConfig {
+  std::string run_dir;  // where logs and checkpoints go
+  DeviceChoice device = DeviceChoice::automatic;
+  int threads = 0;  // per rank; 0: cores of the host / ranks on it
+  models::ModelConfig model;
+  DataConfig data;
+  TrainConfig train;
+  CheckpointConfig checkpoint;
+  ParallelConfig parallel;
+};
+
+}  // namespace fulcrum::apps
