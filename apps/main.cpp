@@ -1,9 +1,37 @@
+// Exit codes: 0 done, 2 wrong use or configuration, 1 everything else.
+
 #include <CLI/CLI.hpp>
 
+#include <cstdio>
+#include <exception>
+
 #include "apps/commands.h"
+#include "framework/core/error.h"
+
+namespace {
+
+int report(const std::string& message, int code) {
+  std::fprintf(stderr, "fulcrum: %s\n", message.c_str());
+  return code;
+}
+
+}  // namespace
 
 int main(int argc, char** argv) {
   CLI::App app("Fulcrum pre-trains sparse language models and finds the best split between experts and memory");
-  CLI11_PARSE(app, argc, argv);
-  return 0;
+  app.set_version_flag("--version", FULCRUM_VERSION);
+  app.require_subcommand(1);
+  // Each verb adds itself here.
+  try {
+    app.parse(argc, argv);
+    return 0;
+  } catch (const CLI::ParseError& error) {
+    return app.exit(error) == 0 ? 0 : 2;
+  } catch (const fulcrum::IoError& error) {
+    return report(error.what(), 1);
+  } catch (const fulcrum::UserError& error) {
+    return report(error.what(), 2);
+  } catch (const std::exception& error) {
+    return report(error.what(), 1);
+  }
 }
