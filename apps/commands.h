@@ -1,6 +1,7 @@
 #pragma once
-// The subcommands of `fulcrum`. Each lives in a file of its own, adds itself to the command line with its options and an
-// example, and does its work in the callback. Errors are exceptions; main turns them into messages and exit codes.
+// The subcommands of `fulcrum`. Each lives in a file of its own, adds itself to the command line
+// with its options and an example, and does its work in the callback. Errors are exceptions; main
+// turns them into messages and exit codes.
 
 #include <CLI/CLI.hpp>
 

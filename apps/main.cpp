@@ -1,7 +1,6 @@
 // Exit codes: 0 done, 2 wrong use or configuration, 1 everything else.
 
 #include <CLI/CLI.hpp>
-
 #include <cstdio>
 #include <exception>
 
@@ -18,7 +17,9 @@ int report(const std::string& message, int code) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  CLI::App app("Fulcrum pre-trains sparse language models and finds the best split between experts and memory");
+  CLI::App app(
+      "Fulcrum pre-trains sparse language models and finds the best split between experts and "
+      "memory");
   app.set_version_flag("--version", FULCRUM_VERSION);
   app.require_subcommand(1);
   // Each verb adds itself here.

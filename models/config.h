@@ -1,7 +1,8 @@
 #pragma once
-// What a language model is, as plain values. Parsed from the `model:` section of an experiment by models/config_parser.
-// Every switch that changes a checkpoint's meaning is a key of its own. Sources: DeepSeekMoE (arXiv 2401.06066), DeepSeek-V2,
-// DeepSeek-V3, NSA (arXiv 2502.11089), Engram / DSE (arXiv 2601.07372).
+// What a language model is, as plain values. Parsed from the `model:` section of an experiment by
+// models/config_parser. Every switch that changes a checkpoint's meaning is a key of its own.
+// Sources: DeepSeekMoE (arXiv 2401.06066), DeepSeek-V2, DeepSeek-V3, NSA (arXiv 2502.11089), Engram
+// / DSE (arXiv 2601.07372).
 
 #include <cstdint>
 #include <optional>
@@ -19,11 +20,11 @@ struct AttentionConfig {
   std::int64_t head_dim = 0;  // 0: width / heads
   double rope_theta = 10000.0;
 
-  struct Mla {                      // DeepSeek-V2 section 2.1
-    std::int64_t query_rank = 0;    // 0: no query compression
+  struct Mla {                    // DeepSeek-V2 section 2.1
+    std::int64_t query_rank = 0;  // 0: no query compression
     std::int64_t kv_rank = 0;
-    std::int64_t rope_dim = 0;      // decoupled rotary part of each key and query
-    std::int64_t value_dim = 0;     // 0: head_dim
+    std::int64_t rope_dim = 0;   // decoupled rotary part of each key and query
+    std::int64_t value_dim = 0;  // 0: head_dim
   } mla;
   struct Nsa {  // NSA section 3; each branch has its own keys and values
     std::int64_t compression_block = 32, compression_stride = 16;
@@ -37,20 +38,23 @@ enum class GroupScore : std::uint8_t { max, top2 };  // DeepSeek-V2 and -V3
 enum class BalanceScope : std::uint8_t { global_batch, micro_batch };
 
 struct MoeConfig {
-  std::int64_t experts = 0;  // routed experts N of a layer before segmentation; 0: every feed-forward is dense
-  std::int64_t top_k = 2;    // routed experts a token visits, before segmentation
+  std::int64_t experts =
+      0;  // routed experts N of a layer before segmentation; 0: every feed-forward is dense
+  std::int64_t top_k = 2;  // routed experts a token visits, before segmentation
   std::int64_t shared_experts = 0;
   std::int64_t expert_width = 0;
-  std::int64_t segmentation = 1;  // m: m·experts routed experts of width expert_width / m, m·top_k active
+  std::int64_t segmentation =
+      1;  // m: m·experts routed experts of width expert_width / m, m·top_k active
   std::int64_t leading_dense = 0;  // first layers that keep a dense feed-forward
 
   RouterScore score = RouterScore::softmax;
-  bool renormalize = false;   // selected weights sum to one
-  double route_scale = 1.0;   // multiplies the selected weights
-  std::int64_t groups = 1;    // device- or node-limited routing: experts in this many groups …
+  bool renormalize = false;     // selected weights sum to one
+  double route_scale = 1.0;     // multiplies the selected weights
+  std::int64_t groups = 1;      // device- or node-limited routing: experts in this many groups …
   std::int64_t top_groups = 1;  // … of which a token may use this many
   GroupScore group_score = GroupScore::max;
-  double capacity_factor = 0.0;  // training only: drop the lowest affinities beyond factor · mean per group; 0: dropless
+  double capacity_factor =
+      0.0;  // training only: drop the lowest affinities beyond factor · mean per group; 0: dropless
 
   struct Balance {
     BalanceScope scope = BalanceScope::global_batch;
@@ -71,18 +75,19 @@ struct MoeConfig {
 enum class BoundaryPolicy : std::uint8_t { none, document };
 
 struct DseConfig {
-  std::vector<std::int64_t> layers;          // 0-based blocks that own a memory
+  std::vector<std::int64_t> layers;           // 0-based blocks that own a memory
   std::vector<std::int64_t> orders = {2, 3};  // n of the n-grams, ascending and consecutive
   std::int64_t heads = 8;                     // hash heads of each order
-  std::int64_t width = 0;                     // d_mem: width of the whole memory vector; orders · heads divide it
-  // Rows of one head before the prime search: the same for every order, or one value an order. Empty: from budget.rho.
+  std::int64_t width = 0;  // d_mem: width of the whole memory vector; orders · heads divide it
+  // Rows of one head before the prime search: the same for every order, or one value an order.
+  // Empty: from budget.rho.
   std::vector<std::int64_t> rows_per_head;
   bool compress_tokenizer = true;  // hash normalised ids
   std::int64_t hash_seed = 0;
   std::int64_t pad_id = 2;  // raw id whose compressed form fills positions before the start
   BoundaryPolicy boundary = BoundaryPolicy::none;
-  bool signed_sqrt = true;  // in the gate
-  bool bias = false;        // of the key and value projections
+  bool signed_sqrt = true;              // in the gate
+  bool bias = false;                    // of the key and value projections
   std::int64_t convolution_kernel = 4;  // 0: no convolution
   bool convolution_zero_init = true;
   double table_std = 0.02;
@@ -92,8 +97,9 @@ struct DseConfig {
   }
 };
 
-// Split of the sparse parameters between experts and memory (DSE section 3.1). With rho set, moe.experts is the number of
-// experts at rho = 1, and models/budget replaces it and dse.rows_per_head.
+// Split of the sparse parameters between experts and memory (DSE section 3.1). With rho set,
+// moe.experts is the number of experts at rho = 1, and models/budget replaces it and
+// dse.rows_per_head.
 struct BudgetConfig {
   std::optional<double> rho;
 };
@@ -106,7 +112,7 @@ struct ModelConfig {
   bool tie_embeddings = false;
   double norm_eps = 1e-6;
   double init_std = 0.02;
-  bool scale_residual_init = true;  // output projections start with std / sqrt(2 · layers)
+  bool scale_residual_init = true;     // output projections start with std / sqrt(2 · layers)
   std::int64_t hyper_connections = 1;  // residual branches (mHC); 1: the plain residual stream
   AttentionConfig attention;
   MoeConfig moe;

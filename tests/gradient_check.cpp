@@ -27,7 +27,8 @@ double weighted(const Tensor& y, const Tensor& weights) {
 double gradient_error(const std::function<Tensor(const std::vector<Tensor>&)>& f,
                       const std::vector<Tensor>& inputs, double step) {
   std::vector<Tensor> leaves;
-  for (const Tensor& x : inputs) leaves.push_back(x.dtype() == DType::f64 ? make_leaf(x.clone()) : x);
+  for (const Tensor& x : inputs)
+    leaves.push_back(x.dtype() == DType::f64 ? make_leaf(x.clone()) : x);
   Tape tape;
   Tensor y;
   {
@@ -53,7 +54,8 @@ double gradient_error(const std::function<Tensor(const std::vector<Tensor>&)>& f
       const double numeric = (above - below) / (2 * step);
       const double analytic = leaves[k].grad().defined() ? leaves[k].grad().data<double>()[i] : 0.0;
       const double error = std::abs(numeric - analytic) / (1.0 + std::abs(numeric));
-      if (!(error <= worst)) worst = std::isnan(error) ? std::numeric_limits<double>::infinity() : error;
+      if (!(error <= worst))
+        worst = std::isnan(error) ? std::numeric_limits<double>::infinity() : error;
     }
   }
   return worst;

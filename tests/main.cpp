@@ -1,11 +1,10 @@
-// The test program. Alone it runs everything but [mpi]; under mpirun, `fulcrum_tests [mpi]` runs the distributed tests: every
-// rank runs the same cases in the same order, and only rank 0 prints passes. --hang-rank N makes that rank wait for a debugger.
+// The test program. Alone it runs everything but [mpi]; under mpirun, `fulcrum_tests [mpi]` runs
+// the distributed tests: every rank runs the same cases in the same order, and only rank 0 prints
+// passes. --hang-rank N makes that rank wait for a debugger.
 
 #if !__has_include(<catch2/catch_all.hpp>)
 #define CATCH_CONFIG_RUNNER
 #endif
-#include "tests/catch.h"
-
 #include <mpi.h>
 #include <unistd.h>
 
@@ -13,6 +12,8 @@
 #include <cstdlib>
 #include <cstring>
 #include <vector>
+
+#include "tests/catch.h"
 
 int main(int argc, char** argv) {
   int provided = 0;
@@ -26,7 +27,8 @@ int main(int argc, char** argv) {
   for (int i = 0; i < argc; ++i) {
     if (std::strcmp(argv[i], "--hang-rank") == 0 && i + 1 < argc) {
       if (std::atoi(argv[++i]) == rank) {
-        std::fprintf(stderr, "rank %d waits for a debugger: attach to process %d\n", rank, getpid());
+        std::fprintf(stderr, "rank %d waits for a debugger: attach to process %d\n", rank,
+                     getpid());
         for (volatile bool waiting = true; waiting;) sleep(1);
       }
       continue;

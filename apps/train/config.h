@@ -20,7 +20,8 @@ struct DataConfig {
 };
 
 struct OptimizerConfig {
-  OptimizerKind kind = OptimizerKind::adamw;  // of the backbone's matrices; vectors, embedding and head use AdamW
+  OptimizerKind kind =
+      OptimizerKind::adamw;  // of the backbone's matrices; vectors, embedding and head use AdamW
   double lr = 1e-3;
   double beta1 = 0.9, beta2 = 0.95, eps = 1e-8;
   double weight_decay = 0.1;
@@ -41,8 +42,8 @@ struct OptimizerConfig {
 struct ScheduleConfig {
   ScheduleKind kind = ScheduleKind::cosine;
   std::int64_t warmup_steps = 0;
-  double final_fraction = 0.1;  // of the peak, at the end (cosine, wsd)
-  double decay_fraction = 0.2;  // of the steps (wsd)
+  double final_fraction = 0.1;                  // of the peak, at the end (cosine, wsd)
+  double decay_fraction = 0.2;                  // of the steps (wsd)
   std::vector<double> milestones = {0.8, 0.9};  // of the steps (step)
   double gamma = 0.316;                         // factor at each milestone (step)
 };
@@ -53,9 +54,10 @@ struct ValidationConfig {
 };
 
 struct GuardConfig {
-  bool skip_nonfinite = true;    // steps whose loss or gradient norm is not finite change nothing
-  double spike_sigma = 0.0;      // skip a step whose gradient norm lies this many deviations above the running mean; 0: off
-  std::int64_t max_skips = 10;   // in a row, then the run ends with an error
+  bool skip_nonfinite = true;  // steps whose loss or gradient norm is not finite change nothing
+  double spike_sigma = 0.0;  // skip a step whose gradient norm lies this many deviations above the
+                             // running mean; 0: off
+  std::int64_t max_skips = 10;  // in a row, then the run ends with an error
 };
 
 struct TrainConfig {
@@ -82,8 +84,8 @@ struct CheckpointConfig {
 struct ParallelConfig {
   std::int64_t pipeline = 1;
   std::int64_t expert = 1;
-  double bucket_mib = 16.0;        // gradient reduction
-  double hang_timeout_s = 600.0;   // a collective that takes longer is reported and ends the run
+  double bucket_mib = 16.0;       // gradient reduction
+  double hang_timeout_s = 600.0;  // a collective that takes longer is reported and ends the run
 };
 
 struct ExperimentConfig {

@@ -32,7 +32,8 @@ void GradSlot::accumulate(const Tensor& g) {
     fresh = false;
     return;
   }
-  FULCRUM_CHECK(grad.numel() == g.numel(), "gradients of {} and {} elements", grad.shape(), g.shape());
+  FULCRUM_CHECK(grad.numel() == g.numel(), "gradients of {} and {} elements", grad.shape(),
+                g.shape());
   // The present gradient may also be held by another slot: add in place only when it is ours alone.
   const Tensor out = grad.unshared() ? grad : Tensor::empty_like(grad);
   add_into(grad, g.reshape(grad.shape()), out);

@@ -8,7 +8,8 @@
 
 namespace fulcrum {
 
-// Gradient of a table of which only some rows were read: row ids (not unique, any order) and one gradient row for each.
+// Gradient of a table of which only some rows were read: row ids (not unique, any order) and one
+// gradient row for each.
 struct SparseRows {
   std::vector<Tensor> rows;    // i64 [n_k]
   std::vector<Tensor> values;  // [n_k, width], the table's dtype
@@ -19,22 +20,24 @@ struct SparseRows {
 };
 
 struct GradSlot {
-  // Leaves: parameters. Their gradient buffer may be bound beforehand (a view into a reduction bucket) and lives across
-  // backward passes; it is added to, unless `fresh`, when the first contribution overwrites it.
+  // Leaves: parameters. Their gradient buffer may be bound beforehand (a view into a reduction
+  // bucket) and lives across backward passes; it is added to, unless `fresh`, when the first
+  // contribution overwrites it.
   bool leaf = false;
   bool fresh = true;
   Tensor grad;
   SparseRows sparse;  // used instead of grad by gather_rows on tables
 
-  // Number of recorded uses whose backward has not run yet. At zero the gradient is complete and on_complete runs.
+  // Number of recorded uses whose backward has not run yet. At zero the gradient is complete and
+  // on_complete runs.
   int pending = 0;
   std::function<void()> on_complete;
 
   // Adds g, of any shape with the right number of elements. May keep g itself, without copying.
   void accumulate(const Tensor& g);
 
-  // Where a kernel writes its contribution directly: either an existing gradient to add to (add = true) or an
-  // uninitialised tensor to overwrite.
+  // Where a kernel writes its contribution directly: either an existing gradient to add to (add =
+  // true) or an uninitialised tensor to overwrite.
   struct Target {
     Tensor tensor;
     bool add;

@@ -113,8 +113,8 @@ void Tape::backward(const Tensor& loss, const Tensor& seed, WeightGradients mode
 
 void Tape::backward(const std::vector<Tensor>& outputs, const std::vector<Tensor>& seeds,
                     WeightGradients mode) {
-  FULCRUM_REQUIRE(outputs.size() == seeds.size(), "backward: {} outputs and {} seeds", outputs.size(),
-                  seeds.size());
+  FULCRUM_REQUIRE(outputs.size() == seeds.size(), "backward: {} outputs and {} seeds",
+                  outputs.size(), seeds.size());
   Pause no_recording;
   mode_ = mode;
   for (std::size_t i = 0; i < outputs.size(); ++i) {
@@ -145,8 +145,9 @@ void Tape::run_deferred() {
   deferred_.clear();
 }
 
-std::vector<Tensor> recompute(std::function<std::vector<Tensor>(const std::vector<Tensor>&)> segment,
-                              const std::vector<Tensor>& inputs) {
+std::vector<Tensor> recompute(
+    std::function<std::vector<Tensor>(const std::vector<Tensor>&)> segment,
+    const std::vector<Tensor>& inputs) {
   Tape* tape = active_tape;
   if (tape == nullptr) return segment(inputs);
   std::vector<Tensor> outputs;
@@ -171,7 +172,8 @@ std::vector<Tensor> recompute(std::function<std::vector<Tensor>(const std::vecto
     for (std::size_t i = 0; i < n; ++i) seeds.push_back(b.grad(i));
     inner.backward(again, seeds);
     for (std::size_t i = 0; i < copies.size(); ++i) {
-      if (copies[i].requires_grad() && copies[i].grad().defined()) b.accumulate(i, copies[i].grad());
+      if (copies[i].requires_grad() && copies[i].grad().defined())
+        b.accumulate(i, copies[i].grad());
     }
   });
   return outputs;

@@ -10,10 +10,12 @@
 //
 //   Tensor y = kernel(x);
 //   if (Tape* tape = Tape::recording({x}))
-//     tape->record("scale", {x}, {&y}, [=](Backward& b) { b.accumulate(0, kernel_backward(b.grad(0))); });
+//     tape->record("scale", {x}, {&y}, [=](Backward& b) { b.accumulate(0,
+//     kernel_backward(b.grad(0))); });
 //
-// A closure keeps alive what it captured until it has run; afterwards the memory returns to the pool. The tape belongs to one
-// thread. Order of execution is the exact reverse of recording, so gradients are bit-identical from run to run.
+// A closure keeps alive what it captured until it has run; afterwards the memory returns to the
+// pool. The tape belongs to one thread. Order of execution is the exact reverse of recording, so
+// gradients are bit-identical from run to run.
 
 #include <functional>
 #include <initializer_list>
@@ -35,11 +37,12 @@ class Backward {
   bool needs(std::size_t input) const;
   // Adds to the gradient of input i; ignored when it wants none.
   void accumulate(std::size_t input, const Tensor& gradient);
-  // Buffer for a kernel that writes or adds by itself (matmul with beta). Call only when needs(input).
+  // Buffer for a kernel that writes or adds by itself (matmul with beta). Call only when
+  // needs(input).
   GradSlot::Target target(std::size_t input);
   GradSlot& slot(std::size_t input);
-  // Work that only weight gradients need: runs now, or later when the tape defers weight gradients (zero-bubble
-  // pipelines). The closure must own what it uses, and must not use this Backward.
+  // Work that only weight gradients need: runs now, or later when the tape defers weight gradients
+  // (zero-bubble pipelines). The closure must own what it uses, and must not use this Backward.
   void weight_gradient(std::size_t input, std::function<void(GradSlot&)> work);
 
  private:
@@ -78,18 +81,21 @@ class Tape {
     Pause() : Scope(nullptr) {}
   };
 
-  // The active tape if one of the inputs requires a gradient, else null. Undefined inputs are allowed.
+  // The active tape if one of the inputs requires a gradient, else null. Undefined inputs are
+  // allowed.
   static Tape* recording(std::initializer_list<Tensor> inputs);
   static Tape* recording(const std::vector<Tensor>& inputs);
 
-  // Gives every output a slot and remembers the closure. Outputs share one entry: the closure runs when any of them got
-  // a gradient.
-  void record(const char* op, std::vector<Tensor> inputs, std::vector<Tensor*> outputs, BackwardFn backward);
+  // Gives every output a slot and remembers the closure. Outputs share one entry: the closure runs
+  // when any of them got a gradient.
+  void record(const char* op, std::vector<Tensor> inputs, std::vector<Tensor*> outputs,
+              BackwardFn backward);
 
   enum class WeightGradients { now, deferred };
-  // Runs everything backwards from loss, whose gradient is seed (one when undefined; loss must then be a scalar).
-  // Afterwards the tape is empty.
-  void backward(const Tensor& loss, const Tensor& seed = {}, WeightGradients mode = WeightGradients::now);
+  // Runs everything backwards from loss, whose gradient is seed (one when undefined; loss must then
+  // be a scalar). Afterwards the tape is empty.
+  void backward(const Tensor& loss, const Tensor& seed = {},
+                WeightGradients mode = WeightGradients::now);
   // From several outputs at once (a pipeline stage, a recomputed segment).
   void backward(const std::vector<Tensor>& outputs, const std::vector<Tensor>& seeds,
                 WeightGradients mode = WeightGradients::now);
@@ -105,9 +111,10 @@ class Tape {
   WeightGradients mode_ = WeightGradients::now;
 };
 
-// Activation recompute: runs segment without recording and keeps only its inputs; backward runs it again. The segment must
-// be a pure function of its inputs and of parameters.
-std::vector<Tensor> recompute(std::function<std::vector<Tensor>(const std::vector<Tensor>&)> segment,
-                              const std::vector<Tensor>& inputs);
+// Activation recompute: runs segment without recording and keeps only its inputs; backward runs it
+// again. The segment must be a pure function of its inputs and of parameters.
+std::vector<Tensor> recompute(
+    std::function<std::vector<Tensor>(const std::vector<Tensor>&)> segment,
+    const std::vector<Tensor>& inputs);
 
 }  // namespace fulcrum

@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <cstdint>
+#include <string>
 
 namespace fulcrum {
 
@@ -19,9 +20,9 @@ struct Device {
 }  // namespace fulcrum
 
 template <>
-struct fmt::formatter<fulcrum::Device> : fmt::formatter<std::string_view> {
+struct fmt::formatter<fulcrum::Device> : fmt::formatter<std::string> {
   auto format(fulcrum::Device device, fmt::format_context& context) const {
-    return device.is_cpu() ? fmt::format_to(context.out(), "cpu")
-                           : fmt::format_to(context.out(), "cuda:{}", device.index);
+    return fmt::formatter<std::string>::format(
+        device.is_cpu() ? "cpu" : "cuda:" + std::to_string(device.index), context);
   }
 };

@@ -8,6 +8,7 @@
 #include <mutex>
 #include <vector>
 
+#include "framework/core/cuda_memory.h"
 #include "framework/core/error.h"
 
 namespace fulcrum {
@@ -22,36 +23,45 @@ std::size_t size_class(std::size_t bytes) {
   return (bytes + step - 1) / step * step;
 }
 
-class CpuPool {
+void* system_allocate(std::size_t size, Device device) {
+  if (!device.is_cpu()) return cuda_allocate(size, device.index);
+  const std::size_t alignment = size >= kHugePage ? kHugePage : 64;
+  const std::size_t padded = (size + alignment - 1) / alignment * alignment;
+  void* block = std::aligned_alloc(alignment, padded);
+  if (block != nullptr && size >= kHugePage) madvise(block, padded, MADV_HUGEPAGE);
+  return block;
+}
+
+void system_free(void* block, Device device) {
+  if (device.is_cpu()) {
+    std::free(block);
+  } else {
+    cuda_free(block, device.index);
+  }
+}
+
+class Pool {
  public:
+  explicit Pool(Device device) : device_(device) {}
+
   void* take(std::size_t size) {
-    {
-      std::lock_guard lock(mutex_);
-      stats_.in_use += static_cast<std::int64_t>(size);
-      stats_.peak = std::max(stats_.peak, stats_.in_use);
-      auto it = free_.find(size);
-      if (it != free_.end() && !it->second.empty()) {
-        void* block = it->second.back();
-        it->second.pop_back();
-        return block;
+    std::lock_guard lock(mutex_);
+    void* block = nullptr;
+    if (auto it = free_.find(size); it != free_.end() && !it->second.empty()) {
+      block = it->second.back();
+      it->second.pop_back();
+    } else {
+      block = system_allocate(size, device_);
+      if (block == nullptr) {
+        release_locked();
+        block = system_allocate(size, device_);
       }
+      FULCRUM_CHECK(block != nullptr, "out of memory on {}: {} MiB asked for, {} MiB in use",
+                    device_, size >> 20, stats_.in_use >> 20);
       stats_.reserved += static_cast<std::int64_t>(size);
     }
-    const std::size_t alignment = size >= kHugePage ? kHugePage : 64;
-    const std::size_t padded = (size + alignment - 1) / alignment * alignment;
-    void* block = std::aligned_alloc(alignment, padded);
-    if (block == nullptr) {
-      release();
-      block = std::aligned_alloc(alignment, padded);
-    }
-    if (block == nullptr) {
-      std::lock_guard lock(mutex_);
-      stats_.in_use -= static_cast<std::int64_t>(size);
-      stats_.reserved -= static_cast<std::int64_t>(size);
-      throw InternalError(fmt::format("out of memory: {} MiB asked for, {} MiB in use", size >> 20,
-                                      stats_.in_use >> 20));
-    }
-    if (size >= kHugePage) madvise(block, padded, MADV_HUGEPAGE);
+    stats_.in_use += static_cast<std::int64_t>(size);
+    stats_.peak = std::max(stats_.peak, stats_.in_use);
     return block;
   }
 
@@ -63,11 +73,7 @@ class CpuPool {
 
   void release() {
     std::lock_guard lock(mutex_);
-    for (auto& [size, blocks] : free_) {
-      for (void* block : blocks) std::free(block);
-      stats_.reserved -= static_cast<std::int64_t>(size * blocks.size());
-      blocks.clear();
-    }
+    release_locked();
   }
 
   MemoryStats stats() {
@@ -81,46 +87,44 @@ class CpuPool {
   }
 
  private:
+  void release_locked() {
+    for (auto& [size, blocks] : free_) {
+      for (void* block : blocks) system_free(block, device_);
+      stats_.reserved -= static_cast<std::int64_t>(size * blocks.size());
+      blocks.clear();
+    }
+  }
+
+  Device device_;
   std::mutex mutex_;
   std::map<std::size_t, std::vector<void*>> free_;
   MemoryStats stats_;
 };
 
 // Never destroyed: tensors with static lifetime may outlive any order of destruction.
-CpuPool& cpu_pool() {
-  static auto* pool = new CpuPool;
+Pool& pool_of(Device device) {
+  static std::mutex mutex;
+  static auto* pools = new std::map<std::pair<Device::Kind, int>, std::unique_ptr<Pool>>;
+  std::lock_guard lock(mutex);
+  auto& pool = (*pools)[{device.kind, device.index}];
+  if (!pool) pool = std::make_unique<Pool>(device);
   return *pool;
-}
-
-void require_cpu(Device device) {
-  FULCRUM_REQUIRE(device.is_cpu(), "allocate: this build has no memory pool for {}", device);
 }
 
 }  // namespace
 
 std::shared_ptr<Storage> allocate(std::size_t bytes, Device device) {
-  require_cpu(device);
   const std::size_t size = size_class(bytes);
-  auto* storage = new Storage{cpu_pool().take(size), bytes, device};
-  return {storage, [size](Storage* s) {
-            cpu_pool().give(s->data, size);
+  Pool& pool = pool_of(device);
+  auto* storage = new Storage{pool.take(size), bytes, device};
+  return {storage, [size, &pool](Storage* s) {
+            pool.give(s->data, size);
             delete s;
           }};
 }
 
-MemoryStats memory_stats(Device device) {
-  require_cpu(device);
-  return cpu_pool().stats();
-}
-
-void reset_peak_memory(Device device) {
-  require_cpu(device);
-  cpu_pool().reset_peak();
-}
-
-void release_cached_memory(Device device) {
-  require_cpu(device);
-  cpu_pool().release();
-}
+MemoryStats memory_stats(Device device) { return pool_of(device).stats(); }
+void reset_peak_memory(Device device) { pool_of(device).reset_peak(); }
+void release_cached_memory(Device device) { pool_of(device).release(); }
 
 }  // namespace fulcrum

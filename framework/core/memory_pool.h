@@ -1,6 +1,7 @@
 #pragma once
-// Caching allocator. A training step asks for the same sizes again and again; blocks go back to free lists instead of to
-// the system, so that a step pays no page faults. One pool per device; safe to use from several threads.
+// Caching allocator. A training step asks for the same sizes again and again; blocks go back to
+// free lists instead of to the system, so that a step pays no page faults. One pool per device;
+// safe to use from several threads.
 
 #include <cstddef>
 #include <cstdint>
@@ -23,7 +24,8 @@ struct MemoryStats {
   std::int64_t reserved = 0;  // bytes taken from the system, in use or cached
 };
 
-// Memory is 64-byte aligned and uninitialised. Throws std::bad_alloc with the request in its message when there is none.
+// Memory is 64-byte aligned and uninitialised. Throws InternalError with the request in its message
+// when there is none, after giving cached blocks back.
 std::shared_ptr<Storage> allocate(std::size_t bytes, Device device = {});
 
 MemoryStats memory_stats(Device device = {});

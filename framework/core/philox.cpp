@@ -5,7 +5,8 @@
 
 namespace fulcrum {
 
-std::array<std::uint32_t, 4> philox(std::array<std::uint32_t, 4> c, std::array<std::uint32_t, 2> k) {
+std::array<std::uint32_t, 4> philox(std::array<std::uint32_t, 4> c,
+                                    std::array<std::uint32_t, 2> k) {
   for (int round = 0; round < 10; ++round) {
     const std::uint64_t a = std::uint64_t{0xD2511F53u} * c[0];
     const std::uint64_t b = std::uint64_t{0xCD9E8D57u} * c[2];
@@ -25,7 +26,8 @@ std::uint64_t stream_of(std::string_view name) {
 
 namespace {
 
-std::array<std::uint32_t, 4> block_at(std::uint64_t seed, std::uint64_t stream, std::uint64_t block) {
+std::array<std::uint32_t, 4> block_at(std::uint64_t seed, std::uint64_t stream,
+                                      std::uint64_t block) {
   return philox({static_cast<std::uint32_t>(block), static_cast<std::uint32_t>(block >> 32),
                  static_cast<std::uint32_t>(stream), static_cast<std::uint32_t>(stream >> 32)},
                 {static_cast<std::uint32_t>(seed), static_cast<std::uint32_t>(seed >> 32)});
@@ -86,8 +88,8 @@ void fill_normal(const Tensor& t, double std, std::uint64_t seed, std::uint64_t 
   });
 }
 
-void fill_uniform(const Tensor& t, double low, double high, std::uint64_t seed, std::uint64_t stream,
-                  std::int64_t first) {
+void fill_uniform(const Tensor& t, double low, double high, std::uint64_t seed,
+                  std::uint64_t stream, std::int64_t first) {
   fill(t, first, [&](std::uint64_t block) {
     const auto words = block_at(seed, stream, block);
     std::array<double, 4> u;

@@ -1,7 +1,7 @@
 #pragma once
-// Counter-based random numbers: Philox 4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011).
-// A number is a pure function of (seed, stream, index), so every mesh draws the same values for the same element and no rank
-// ever needs a whole tensor.
+// Counter-based random numbers: Philox 4x32-10 (Salmon et al., "Parallel random numbers: as easy as
+// 1, 2, 3", SC 2011). A number is a pure function of (seed, stream, index), so every mesh draws the
+// same values for the same element and no rank ever needs a whole tensor.
 
 #include <array>
 #include <cstdint>
@@ -12,7 +12,8 @@
 namespace fulcrum {
 
 // One block of four 32-bit words.
-std::array<std::uint32_t, 4> philox(std::array<std::uint32_t, 4> counter, std::array<std::uint32_t, 2> key);
+std::array<std::uint32_t, 4> philox(std::array<std::uint32_t, 4> counter,
+                                    std::array<std::uint32_t, 2> key);
 
 // Stream id of a name (64-bit FNV-1a).
 std::uint64_t stream_of(std::string_view name);
@@ -32,8 +33,9 @@ class Random {
 };
 
 // Fills t, which holds elements first..first+numel of a larger global tensor, with N(0, std²).
-void fill_normal(const Tensor& t, double std, std::uint64_t seed, std::uint64_t stream, std::int64_t first = 0);
-void fill_uniform(const Tensor& t, double low, double high, std::uint64_t seed, std::uint64_t stream,
-                  std::int64_t first = 0);
+void fill_normal(const Tensor& t, double std, std::uint64_t seed, std::uint64_t stream,
+                 std::int64_t first = 0);
+void fill_uniform(const Tensor& t, double low, double high, std::uint64_t seed,
+                  std::uint64_t stream, std::int64_t first = 0);
 
 }  // namespace fulcrum

@@ -46,7 +46,8 @@ class Shape {
   }
   int index(int i) const {
     const int j = i < 0 ? i + rank_ : i;
-    FULCRUM_REQUIRE(j >= 0 && j < rank_, "shape: dimension {} of a shape with {} dimensions", i, rank_);
+    FULCRUM_REQUIRE(j >= 0 && j < rank_, "shape: dimension {} of a shape with {} dimensions", i,
+                    rank_);
     return j;
   }
 

@@ -3,6 +3,7 @@
 #include <cstring>
 
 #include "framework/autograd/grad_slot.h"
+#include "framework/core/cuda_memory.h"
 
 namespace fulcrum {
 
@@ -47,8 +48,8 @@ Tensor Tensor::reshape(std::initializer_list<std::int64_t> dims) const {
 }
 
 Tensor Tensor::reshape(const Shape& shape) const {
-  FULCRUM_REQUIRE(shape.numel() == numel(), "reshape: {} has {} elements, {} has {}", shape_, numel(),
-                  shape, shape.numel());
+  FULCRUM_REQUIRE(shape.numel() == numel(), "reshape: {} has {} elements, {} has {}", shape_,
+                  numel(), shape, shape.numel());
   Tensor view = *this;
   view.shape_ = shape;
   return view;
@@ -98,23 +99,40 @@ void convert(const Tensor& from, const Tensor& to) {
 template <class From>
 void convert_from(const Tensor& from, const Tensor& to) {
   switch (to.dtype()) {
-    case DType::f64: return convert<From, double>(from, to);
-    case DType::f32: return convert<From, float>(from, to);
-    case DType::bf16: return convert<From, BFloat16>(from, to);
-    default: FULCRUM_REQUIRE(false, "to: no conversion from {} to {}", from.dtype(), to.dtype());
+    case DType::f64:
+      return convert<From, double>(from, to);
+    case DType::f32:
+      return convert<From, float>(from, to);
+    case DType::bf16:
+      return convert<From, BFloat16>(from, to);
+    default:
+      FULCRUM_REQUIRE(false, "to: no conversion from {} to {}", from.dtype(), to.dtype());
   }
 }
 
 }  // namespace
 
+Tensor Tensor::to(Device device) const {
+  const Tensor copy = empty(shape_, dtype_, device);
+  copy.copy_from(*this);
+  return copy;
+}
+
 Tensor Tensor::to(DType dtype) const {
   if (dtype == dtype_) return clone();
   Tensor copy = empty(shape_, dtype, device());
   switch (dtype_) {
-    case DType::f64: convert_from<double>(*this, copy); break;
-    case DType::f32: convert_from<float>(*this, copy); break;
-    case DType::bf16: convert_from<BFloat16>(*this, copy); break;
-    default: FULCRUM_REQUIRE(false, "to: no conversion from {} to {}", dtype_, dtype);
+    case DType::f64:
+      convert_from<double>(*this, copy);
+      break;
+    case DType::f32:
+      convert_from<float>(*this, copy);
+      break;
+    case DType::bf16:
+      convert_from<BFloat16>(*this, copy);
+      break;
+    default:
+      FULCRUM_REQUIRE(false, "to: no conversion from {} to {}", dtype_, dtype);
   }
   return copy;
 }
@@ -126,32 +144,52 @@ void Tensor::fill(double value) const {
     for (std::int64_t i = 0; i < n; ++i) p[i] = element;
   };
   switch (dtype_) {
-    case DType::f64: return assign(value);
-    case DType::f32: return assign(static_cast<float>(value));
-    case DType::bf16: return assign(BFloat16(static_cast<float>(value)));
-    case DType::i64: return assign(static_cast<std::int64_t>(value));
-    case DType::i32: return assign(static_cast<std::int32_t>(value));
-    case DType::u16: return assign(static_cast<std::uint16_t>(value));
-    case DType::u8: return assign(static_cast<std::uint8_t>(value));
+    case DType::f64:
+      return assign(value);
+    case DType::f32:
+      return assign(static_cast<float>(value));
+    case DType::bf16:
+      return assign(BFloat16(static_cast<float>(value)));
+    case DType::i64:
+      return assign(static_cast<std::int64_t>(value));
+    case DType::i32:
+      return assign(static_cast<std::int32_t>(value));
+    case DType::u16:
+      return assign(static_cast<std::uint16_t>(value));
+    case DType::u8:
+      return assign(static_cast<std::uint8_t>(value));
   }
 }
 
 void Tensor::zero() const {
-  FULCRUM_REQUIRE(device().is_cpu(), "zero: no kernel for {}", device());
-  if (bytes() > 0) std::memset(raw(), 0, static_cast<std::size_t>(bytes()));
+  if (bytes() == 0) return;
+  if (device().is_cpu()) {
+    std::memset(raw(), 0, static_cast<std::size_t>(bytes()));
+  } else {
+    cuda_zero(raw(), static_cast<std::size_t>(bytes()), device().index);
+  }
 }
 
 void Tensor::copy_from(const Tensor& source) const {
   FULCRUM_REQUIRE(source.dtype() == dtype_ && source.numel() == numel(),
                   "copy_from: {} {} into {} {}", source.dtype(), source.shape(), dtype_, shape_);
-  copy_from_host(source.raw(), source.bytes());
+  copy_bytes(source.raw(), source.device());
 }
 
 void Tensor::copy_from_host(const void* source, std::int64_t count) const {
   FULCRUM_REQUIRE(count == bytes(), "copy_from_host: {} bytes into {} {} ({} bytes)", count, dtype_,
                   shape_, bytes());
-  FULCRUM_REQUIRE(device().is_cpu(), "copy_from_host: no kernel for {}", device());
-  if (count > 0) std::memcpy(raw(), source, static_cast<std::size_t>(count));
+  copy_bytes(source, Device{});
+}
+
+void Tensor::copy_bytes(const void* source, Device source_device) const {
+  const auto count = static_cast<std::size_t>(bytes());
+  if (count == 0) return;
+  if (device().is_cpu() && source_device.is_cpu()) {
+    std::memcpy(raw(), source, count);
+  } else {
+    cuda_copy(raw(), device(), source, source_device, count);
+  }
 }
 
 const Tensor& Tensor::grad() const {

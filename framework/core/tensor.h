@@ -1,9 +1,10 @@
 #pragma once
 // Tensor: a handle to shared storage plus shape and dtype.
 //
-// Contiguous and row-major. Copying a Tensor copies the handle; clone() copies the elements. Views exist only by reshape and
-// by slices of the leading dimension. A tensor that takes part in differentiation holds a gradient slot (autograd/tape.h);
-// reshape keeps the slot, since a gradient is contiguous too and only its shape differs; slice and detach drop it.
+// Contiguous and row-major. Copying a Tensor copies the handle; clone() copies the elements. Views
+// exist only by reshape and by slices of the leading dimension. A tensor that takes part in
+// differentiation holds a gradient slot (autograd/tape.h); reshape keeps the slot, since a gradient
+// is contiguous too and only its shape differs; slice and detach drop it.
 
 #include <cstdint>
 #include <memory>
@@ -34,7 +35,8 @@ class Tensor {
   template <class T>
   static Tensor from(const std::vector<T>& values, const Shape& shape) {
     Tensor t = empty(shape, dtype_of<T>);
-    t.copy_from_host(values.data(), static_cast<std::int64_t>(values.size()) * size_of(dtype_of<T>));
+    t.copy_from_host(values.data(),
+                     static_cast<std::int64_t>(values.size()) * size_of(dtype_of<T>));
     return t;
   }
 
@@ -68,6 +70,8 @@ class Tensor {
   Tensor slice(std::int64_t begin, std::int64_t end) const;
   Tensor detach() const;
   Tensor clone() const;
+  // Copy on another device.
+  Tensor to(Device device) const;
   // Converted copy (floating dtypes among each other).
   Tensor to(DType dtype) const;
 
@@ -86,6 +90,8 @@ class Tensor {
   const Tensor& grad() const;
 
  private:
+  void copy_bytes(const void* source, Device source_device) const;
+
   std::shared_ptr<Storage> storage_;
   std::shared_ptr<GradSlot> slot_;
   std::int64_t offset_ = 0;  // bytes

@@ -7,13 +7,20 @@ namespace fulcrum {
 
 const char* name_of(ParameterKind kind) {
   switch (kind) {
-    case ParameterKind::embedding: return "embedding";
-    case ParameterKind::head: return "head";
-    case ParameterKind::matrix: return "matrix";
-    case ParameterKind::router: return "router";
-    case ParameterKind::expert: return "expert";
-    case ParameterKind::vector: return "vector";
-    case ParameterKind::table: return "table";
+    case ParameterKind::embedding:
+      return "embedding";
+    case ParameterKind::head:
+      return "head";
+    case ParameterKind::matrix:
+      return "matrix";
+    case ParameterKind::router:
+      return "router";
+    case ParameterKind::expert:
+      return "expert";
+    case ParameterKind::vector:
+      return "vector";
+    case ParameterKind::table:
+      return "table";
   }
   return "?";
 }
@@ -21,8 +28,8 @@ const char* name_of(ParameterKind kind) {
 ParameterStore::ParameterStore(std::uint64_t seed, DType dtype, ShardPolicy policy)
     : seed_(seed), dtype_(dtype), policy_(std::move(policy)) {}
 
-Parameter& ParameterStore::create(const std::string& name, ParameterKind kind, const Shape& global_shape,
-                                  Initializer initializer) {
+Parameter& ParameterStore::create(const std::string& name, ParameterKind kind,
+                                  const Shape& global_shape, Initializer initializer) {
   for (const auto& p : parameters_) FULCRUM_CHECK(p->name != name, "two parameters named {}", name);
   FULCRUM_CHECK(global_shape.rank() >= 1, "{} has no dimension", name);
   auto parameter = std::make_unique<Parameter>();
@@ -34,8 +41,12 @@ Parameter& ParameterStore::create(const std::string& name, ParameterKind kind, c
   local[0] = parameter->shard.count;
   const Tensor value = Tensor::empty(local, dtype_);
   switch (initializer.kind) {
-    case Initializer::Kind::zero: value.zero(); break;
-    case Initializer::Kind::one: value.fill(1.0); break;
+    case Initializer::Kind::zero:
+      value.zero();
+      break;
+    case Initializer::Kind::one:
+      value.fill(1.0);
+      break;
     case Initializer::Kind::normal: {
       const std::int64_t row = global_shape[0] == 0 ? 0 : global_shape.numel() / global_shape[0];
       fill_normal(value, initializer.std, seed_, stream_of(name), parameter->shard.first * row);

@@ -55,13 +55,16 @@ struct Buffer {
   Tensor value;
 };
 
-// Owns the parameters of one rank's part of a model, in creation order (the same on every rank of the same stage).
+// Owns the parameters of one rank's part of a model, in creation order (the same on every rank of
+// the same stage).
 class ParameterStore {
  public:
-  // Which rows of a parameter this rank holds; all of them by default. Experts and tables are sharded by the mesh.
+  // Which rows of a parameter this rank holds; all of them by default. Experts and tables are
+  // sharded by the mesh.
   using ShardPolicy = std::function<RowRange(ParameterKind kind, std::int64_t rows)>;
 
-  // Storage dtype is f32 (f64 in gradient checks). Initial values depend on seed, name and global index only.
+  // Storage dtype is f32 (f64 in gradient checks). Initial values depend on seed, name and global
+  // index only.
   ParameterStore(std::uint64_t seed, DType dtype, ShardPolicy policy = {});
 
   Parameter& create(const std::string& name, ParameterKind kind, const Shape& global_shape,

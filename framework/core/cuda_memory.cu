@@ -1,0 +1,59 @@
+#include "framework/core/cuda_check.h"
+#include "framework/core/cuda_memory.h"
+
+namespace fulcrum {
+namespace {
+
+// Makes a device current for a scope.
+class CurrentDevice {
+ public:
+  explicit CurrentDevice(int index) {
+    FULCRUM_CUDA_CHECK(cudaGetDevice(&previous_));
+    FULCRUM_CUDA_CHECK(cudaSetDevice(index));
+  }
+  ~CurrentDevice() { cudaSetDevice(previous_); }
+
+ private:
+  int previous_ = 0;
+};
+
+}  // namespace
+
+int cuda_device_count() {
+  int count = 0;
+  return cudaGetDeviceCount(&count) == cudaSuccess ? count : 0;
+}
+
+void* cuda_allocate(std::size_t bytes, int index) {
+  const CurrentDevice current(index);
+  void* block = nullptr;
+  const cudaError_t result = cudaMalloc(&block, bytes);
+  if (result == cudaErrorMemoryAllocation) {
+    cudaGetLastError();  // the error is ours to handle
+    return nullptr;
+  }
+  FULCRUM_CUDA_CHECK(result);
+  return block;
+}
+
+void cuda_free(void* block, int index) {
+  const CurrentDevice current(index);
+  FULCRUM_CUDA_CHECK(cudaFree(block));
+}
+
+void cuda_copy(void* target, Device target_device, const void* source, Device source_device,
+               std::size_t bytes) {
+  const CurrentDevice current(target_device.is_cpu() ? source_device.index : target_device.index);
+  FULCRUM_CUDA_CHECK(
+      cudaMemcpyAsync(target, source, bytes, cudaMemcpyDefault, cudaStreamPerThread));
+  if (target_device.is_cpu() || source_device.is_cpu()) {
+    FULCRUM_CUDA_CHECK(cudaStreamSynchronize(cudaStreamPerThread));
+  }
+}
+
+void cuda_zero(void* block, std::size_t bytes, int index) {
+  const CurrentDevice current(index);
+  FULCRUM_CUDA_CHECK(cudaMemsetAsync(block, 0, bytes, cudaStreamPerThread));
+}
+
+}  // namespace fulcrum

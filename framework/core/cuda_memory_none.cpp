@@ -1,0 +1,20 @@
+#include "framework/core/cuda_memory.h"
+#include "framework/core/error.h"
+
+namespace fulcrum {
+namespace {
+
+[[noreturn]] void without_cuda() {
+  throw UserError(
+      "this program was built without CUDA; build the preset `cuda`, or set device: cpu");
+}
+
+}  // namespace
+
+int cuda_device_count() { return 0; }
+void* cuda_allocate(std::size_t, int) { without_cuda(); }
+void cuda_free(void*, int) { without_cuda(); }
+void cuda_copy(void*, Device, const void*, Device, std::size_t) { without_cuda(); }
+void cuda_zero(void*, std::size_t, int) { without_cuda(); }
+
+}  // namespace fulcrum
