@@ -1,0 +1,36 @@
+#pragma once
+// Internal: the collectives as operations over a group. Each takes the group's next tag at the
+// call, posts its first messages and returns. `owner` keeps the memory at `data` alive; without one
+// the caller does.
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "framework/core/tensor.h"
+#include "parallel/communicator.h"
+#include "parallel/operation.h"
+
+namespace fulcrum::parallel {
+
+Request start_barrier(std::shared_ptr<Group> group);
+Request start_broadcast(std::shared_ptr<Group> group, Tensor owner, void* data, std::int64_t bytes,
+                        int root);
+Request start_all_reduce(std::shared_ptr<Group> group, Tensor owner, void* data, std::int64_t count,
+                         DType dtype, Reduce op);
+// counts: elements of each rank.
+Request start_reduce_scatter(std::shared_ptr<Group> group, Tensor x, Tensor out,
+                             std::vector<std::int64_t> counts);
+// Bytes of each rank. These two also serve a group of one.
+Request start_all_gather(std::shared_ptr<Group> group, Tensor x, Tensor out,
+                         std::vector<std::int64_t> bytes);
+Request start_all_to_all(std::shared_ptr<Group> group, Tensor x,
+                         std::vector<std::int64_t> send_bytes, Tensor out,
+                         std::vector<std::int64_t> receive_bytes);
+
+// Stage of an all-to-all, for operations that consist of several.
+void post_all_to_all(Operation& operation, const void* x,
+                     const std::vector<std::int64_t>& send_bytes, void* out,
+                     const std::vector<std::int64_t>& receive_bytes);
+
+}  // namespace fulcrum::parallel

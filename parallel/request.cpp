@@ -1,0 +1,23 @@
+#include "parallel/request.h"
+
+#include "parallel/operation.h"
+
+namespace fulcrum::parallel {
+
+Request::~Request() {
+  if (operation_ && !operation_->finished()) new std::shared_ptr<Operation>(std::move(operation_));
+}
+
+Request& Request::operator=(Request&& other) {
+  std::swap(operation_, other.operation_);
+  return *this;
+}
+
+bool Request::test() { return !operation_ || operation_->advance(); }
+
+void Request::wait() {
+  if (operation_) operation_->wait();
+  operation_.reset();
+}
+
+}  // namespace fulcrum::parallel
