@@ -1,0 +1,20 @@
+#pragma once
+// Products of dense matrices, differentiable. f32 products follow set_matmul_precision, or the
+// precision given.
+
+#include "framework/core/tensor.h"
+#include "framework/ops/gemm.h"
+
+namespace fulcrum::ops {
+
+// op(a) · op(b) → [m, n]. a is [m, k], or [k, m] when transpose_a; b is [k, n], or [n, k] when
+// transpose_b. Dimensions may be zero; an empty inner dimension gives zeros.
+Tensor matmul(const Tensor& a, const Tensor& b, bool transpose_a = false, bool transpose_b = false);
+
+// x · weightᵀ: x [..., in], weight [out, in] → [..., out]. The weight's gradient is work that a
+// pipeline may defer (Backward::weight_gradient). Routers ask for f32 whatever the rest of the
+// model uses.
+Tensor linear(const Tensor& x, const Tensor& weight,
+              MatmulPrecision precision = matmul_precision());
+
+}  // namespace fulcrum::ops
