@@ -5,6 +5,7 @@
 #include <exception>
 
 #include "apps/commands.h"
+#include "apps/commands.h"
 #include "framework/core/error.h"
 
 namespace {
@@ -23,6 +24,7 @@ int main(int argc, char** argv) {
   app.set_version_flag("--version", FULCRUM_VERSION);
   app.require_subcommand(1);
   // Each verb adds itself here.
+  fulcrum::apps::add_fit(app);
   try {
     app.parse(argc, argv);
     return 0;
