@@ -5,7 +5,6 @@
 #include <nlopt.hpp>
 #include <vector>
 
-#include "apps/sweep/fit/parabola.h"
 #include "framework/core/error.h"
 
 namespace fulcrum::apps {
@@ -19,6 +18,7 @@ constexpr Theta kPriorSpread = {1.0, 1.0, 1.0};
 constexpr Theta kLow = {-3.5, -3.5, -7.0};
 constexpr Theta kHigh = {2.5, 2.0, 0.7};
 constexpr int kRounds = 30;
+constexpr int kScaleRounds = 5;
 
 // Values of the two basis functions at one level. They are shifted and scaled so that they stay
 // distinct from the constant as their exponents go to zero: (ρ^(−α) − 1)/α → −ln ρ.
@@ -236,6 +236,33 @@ double polynomial_variance(const Curve& curve, int degree) {
   return sum / static_cast<double>(static_cast<int>(n) - degree - 1);
 }
 
+double least_scale(const Curve& curve) {
+  const std::vector<double> means = curve.means();
+  const auto [low, high] = std::minmax_element(means.begin(), means.end());
+  return std::max(1e-4 * (*high - *low), 1e-9);
+}
+
+void require_levels(const Curve& curve) {
+  FULCRUM_CHECK(
+      curve.levels.size() >= Physical::kLevels && curve.first() > 0.0 && curve.last() <= 1.0,
+      "the physical form needs {} levels within (0, 1]", Physical::kLevels);
+}
+
+Physical search_grid(const Curve& curve, double sigma) {
+  Projection projection(curve, sigma);
+  Physical best;
+  best.objective = HUGE_VAL;
+  for (const double alpha : {0.1, 1.0, 5.0}) {
+    for (const double beta : {0.1, 0.6, 3.0}) {
+      for (const double delta : {0.01, 0.1, 0.5}) {
+        const Physical fit = search(projection, {std::log(alpha), std::log(beta), std::log(delta)});
+        if (fit.objective < best.objective - 1e-9) best = fit;
+      }
+    }
+  }
+  return best;
+}
+
 }  // namespace
 
 double Physical::operator()(double rho) const {
@@ -258,34 +285,33 @@ double Physical::argmin(double low, double high) const {
 }
 
 double noise_scale(const Curve& curve) {
-  const std::vector<double> means = curve.means();
-  const auto [low, high] = std::minmax_element(means.begin(), means.end());
-  const int levels = static_cast<int>(curve.levels.size());
   double variance = curve.seed_variance();
+  const int levels = static_cast<int>(curve.levels.size());
   if (curve.seed_freedom() == 0 && levels >= 4)
     variance = polynomial_variance(curve, levels >= 6 ? 3 : 2);
-  return std::max({std::sqrt(variance), 1e-4 * (*high - *low), 1e-9});
+  return std::max(std::sqrt(variance), least_scale(curve));
 }
 
-Physical fit_physical(const Curve& curve, double sigma, const Physical* start) {
-  FULCRUM_CHECK(
-      curve.levels.size() >= Physical::kLevels && curve.first() > 0.0 && curve.last() <= 1.0,
-      "the physical form needs {} levels within (0, 1]", Physical::kLevels);
-  Projection projection(curve, sigma);
-  if (start != nullptr)
-    return search(projection,
-                  {std::log(start->alpha), std::log(start->beta), std::log(start->delta)});
-  Physical best;
-  best.objective = HUGE_VAL;
-  for (const double alpha : {0.1, 1.0, 5.0}) {
-    for (const double beta : {0.1, 0.6, 3.0}) {
-      for (const double delta : {0.01, 0.1, 0.5}) {
-        const Physical fit = search(projection, {std::log(alpha), std::log(beta), std::log(delta)});
-        if (fit.objective < best.objective - 1e-9) best = fit;
-      }
-    }
+Physical fit_physical(const Curve& curve, double* sigma) {
+  require_levels(curve);
+  Physical best = search_grid(curve, *sigma);
+  if (curve.seed_freedom() != 0) return best;
+  for (int round = 0; round < kScaleRounds; ++round) {
+    double square = 0.0;
+    for (const Level& level : curve.levels) square += std::pow(level.mean() - best(level.x), 2);
+    const double freedom = static_cast<double>(curve.levels.size()) - Physical::kParameters;
+    const double scale = std::max(std::sqrt(square / freedom), least_scale(curve));
+    if (scale > 0.95 * *sigma) break;
+    *sigma = scale;
+    best = search_grid(curve, scale);
   }
   return best;
+}
+
+Physical refit_physical(const Curve& curve, double sigma, const Physical& start) {
+  require_levels(curve);
+  Projection projection(curve, sigma);
+  return search(projection, {std::log(start.alpha), std::log(start.beta), std::log(start.delta)});
 }
 
 }  // namespace fulcrum::apps

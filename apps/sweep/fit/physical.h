@@ -35,13 +35,16 @@ struct Physical {
   double argmin(double low, double high) const;
 };
 
-// The noise scale σ of a single run that the fit uses: from repeated seeds, else from what a smooth
-// curve (a cubic; a parabola below six levels) leaves. Never below 1e-4 of the range of the losses,
-// or 1e-9.
+// The noise scale σ of a single run: from repeated seeds, else from what a smooth polynomial (a
+// cubic; a parabola below six levels) leaves. Never below 1e-4 of the range of the losses, or 1e-9.
 double noise_scale(const Curve& curve);
 
-// Needs kLevels levels with ρ in (0, 1]. With `start`, the search begins there alone (bootstrap
-// draws); else from a grid.
-Physical fit_physical(const Curve& curve, double sigma, const Physical* start = nullptr);
+// Needs kLevels levels with ρ in (0, 1]. `sigma` is the noise scale at which the search begins.
+// Without repeated seeds a polynomial may follow a steep curve badly and overstate the noise, so
+// the fit is repeated with the scale of its own residuals while that is smaller; `sigma` returns
+// the scale that was used.
+Physical fit_physical(const Curve& curve, double* sigma);
+// One search from `start` alone at a known scale: for bootstrap draws.
+Physical refit_physical(const Curve& curve, double sigma, const Physical& start);
 
 }  // namespace fulcrum::apps

@@ -66,10 +66,10 @@ UCurve fit_u_curve(const std::vector<Point>& points, const UCurveOptions& option
   bootstrap_minimum(u, *u.parabola, fit_parabola, u.parabola_optimum);
 
   if (levels >= Physical::kLevels) {
-    u.physical = fit_physical(u.curve, u.noise);
+    u.physical = fit_physical(u.curve, &u.noise);
     find_minimum(u.curve, *u.physical, u.physical_optimum);
     const auto refit = [&u](const Curve& curve) {
-      return fit_physical(curve, u.noise, &*u.physical);
+      return refit_physical(curve, u.noise, *u.physical);
     };
     bootstrap_minimum(u, *u.physical, refit, u.physical_optimum);
   } else {

