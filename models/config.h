@@ -30,6 +30,8 @@ struct AttentionConfig {
     std::int64_t compression_block = 32, compression_stride = 16;
     std::int64_t selection_block = 64, selected_blocks = 16;
     std::int64_t window = 512;
+    std::int64_t value_dim = 0;          // 0: head_dim
+    std::int64_t compression_width = 0;  // hidden width of the compression MLPs; 0: head_dim
   } nsa;
 };
 

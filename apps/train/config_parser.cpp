@@ -1,0 +1,172 @@
+#include "apps/train/config_parser.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+
+#include "framework/config/load.h"
+#include "framework/core/error.h"
+#include "models/config_parser.h"
+
+namespace fulcrum::apps {
+namespace {
+
+using config::above;
+using config::at_least;
+using config::between;
+using config::Section;
+
+constexpr config::Range kDecay{.min = 0, .max = 1, .open_max = true};
+
+void bind_optimizer(Section& s, OptimizerConfig& optimizer) {
+  s.choice("kind", optimizer.kind,
+           {{"adamw", OptimizerKind::adamw}, {"muon", OptimizerKind::muon}});
+  s.optional("lr", optimizer.lr, above(0));
+  s.optional("beta1", optimizer.beta1, kDecay);
+  s.optional("beta2", optimizer.beta2, kDecay);
+  s.optional("eps", optimizer.eps, above(0));
+  s.optional("weight_decay", optimizer.weight_decay, at_least(0));
+  s.optional("clip_norm", optimizer.clip_norm, at_least(0));
+  s.section("muon", [&](Section& m) {
+    m.optional("momentum", optimizer.muon.momentum, kDecay);
+    m.optional("nesterov", optimizer.muon.nesterov);
+    m.optional("iterations", optimizer.muon.iterations, between(1, 100));
+    m.optional("update_rms", optimizer.muon.update_rms, above(0));
+  });
+  s.section("table", [&](Section& t) {
+    t.optional("lr_multiplier", optimizer.table.lr_multiplier, at_least(0));
+    t.optional("weight_decay", optimizer.table.weight_decay, at_least(0));
+    t.optional("beta1", optimizer.table.beta1, kDecay);
+    t.optional("beta2", optimizer.table.beta2, kDecay);
+    t.optional("eps", optimizer.table.eps, above(0));
+  });
+}
+
+void bind_schedule(Section& s, ScheduleConfig& schedule) {
+  s.choice("kind", schedule.kind,
+           {{"constant", ScheduleKind::constant},
+            {"step", ScheduleKind::step},
+            {"cosine", ScheduleKind::cosine},
+            {"wsd", ScheduleKind::wsd}});
+  s.optional("warmup_steps", schedule.warmup_steps, at_least(0));
+  s.optional("final_fraction", schedule.final_fraction, between(0, 1));
+  s.optional("decay_fraction", schedule.decay_fraction, between(0, 1));
+  s.optional("milestones", schedule.milestones, between(0, 1));
+  s.optional("gamma", schedule.gamma, above(0));
+  s.close();
+  const auto& steps = schedule.milestones;
+  s.rule(std::adjacent_find(steps.begin(), steps.end(), std::greater_equal<>()) == steps.end(),
+         "milestones", fmt::format("must be ascending; found {}", steps));
+}
+
+void bind_train(Section& s, TrainConfig& train) {
+  s.required("steps", train.steps, at_least(1));
+  s.required("sequence_length", train.sequence_length, at_least(1));
+  s.required("global_batch", train.global_batch, at_least(1));
+  s.optional("micro_batch", train.micro_batch, at_least(0));
+  s.optional("seed", train.seed);
+  s.choice("precision", train.precision, {{"f32", Precision::f32}, {"bf16", Precision::bf16}});
+  s.optional("z_loss", train.z_loss, at_least(0));
+  s.optional("log_every", train.log_every, at_least(1));
+  s.section("optimizer", [&](Section& o) { bind_optimizer(o, train.optimizer); });
+  s.section("schedule", [&](Section& o) { bind_schedule(o, train.schedule); });
+  s.section("validation", [&](Section& v) {
+    v.optional("every", train.validation.every, at_least(0));
+    v.optional("batches", train.validation.batches, at_least(0));
+  });
+  s.section("guard", [&](Section& g) {
+    g.optional("skip_nonfinite", train.guard.skip_nonfinite);
+    g.optional("spike_sigma", train.guard.spike_sigma, at_least(0));
+    g.optional("max_skips", train.guard.max_skips, at_least(1));
+  });
+  s.close();
+  s.rule(
+      train.micro_batch == 0 || train.global_batch % train.micro_batch == 0, "micro_batch",
+      fmt::format("must divide global_batch {}; found {}", train.global_batch, train.micro_batch));
+  s.rule(
+      train.schedule.warmup_steps <= train.steps, "schedule.warmup_steps",
+      fmt::format("must be at most steps {}; found {}", train.steps, train.schedule.warmup_steps));
+}
+
+}  // namespace
+
+void bind(Section& s, ExperimentConfig& experiment) {
+  s.optional("run_dir", experiment.run_dir);
+  s.choice("device", experiment.device,
+           {{"auto", DeviceChoice::automatic},
+            {"cpu", DeviceChoice::cpu},
+            {"cuda", DeviceChoice::cuda}});
+  s.optional("threads", experiment.threads, between(0, 4096));
+  s.section("model", [&](Section& m) { models::bind(m, experiment.model); });
+  s.section("data", [&](Section& d) { d.optional("path", experiment.data.path); });
+  s.section("train", [&](Section& t) { bind_train(t, experiment.train); });
+  s.section("checkpoint", [&](Section& c) {
+    c.optional("every", experiment.checkpoint.every, at_least(0));
+    c.optional("every_minutes", experiment.checkpoint.every_minutes, at_least(0));
+    c.optional("keep", experiment.checkpoint.keep, at_least(1));
+  });
+  s.section("parallel", [&](Section& p) {
+    p.optional("pipeline", experiment.parallel.pipeline, at_least(1));
+    p.optional("expert", experiment.parallel.expert, at_least(1));
+    p.optional("bucket_mib", experiment.parallel.bucket_mib, above(0));
+    p.optional("hang_timeout_s", experiment.parallel.hang_timeout_s, above(0));
+  });
+  s.close();
+  s.rule(experiment.parallel.pipeline <= experiment.model.layers, "parallel.pipeline",
+         fmt::format("must be at most model.layers {}; found {}", experiment.model.layers,
+                     experiment.parallel.pipeline));
+  s.rule(
+      experiment.parallel.expert == 1 || experiment.model.moe.experts > 0, "parallel.expert",
+      fmt::format("needs experts: model.moe.experts is 0; found {}", experiment.parallel.expert));
+}
+
+ExperimentConfig parse_experiment(const config::Value& root) {
+  return config::read<ExperimentConfig>(root, [](Section& s, ExperimentConfig& e) { bind(s, e); });
+}
+
+ExperimentConfig load_experiment(const std::filesystem::path& path,
+                                 const std::vector<std::string>& overrides) {
+  return parse_experiment(config::load(path, overrides));
+}
+
+std::string to_yaml(const ExperimentConfig& experiment) {
+  return config::emit_yaml(
+      config::write(experiment, [](Section& s, ExperimentConfig& e) { bind(s, e); }));
+}
+
+std::string config_hash(const ExperimentConfig& experiment) {
+  ExperimentConfig placeless = experiment;
+  placeless.run_dir.clear();
+  return config::hash_text(to_yaml(placeless));
+}
+
+std::int64_t micro_batch(const ExperimentConfig& experiment, std::int64_t ranks) {
+  if (experiment.train.micro_batch > 0) return experiment.train.micro_batch;
+  return experiment.train.global_batch / (ranks / experiment.parallel.pipeline);
+}
+
+void check_ranks(const ExperimentConfig& experiment, std::int64_t ranks) {
+  const auto require = [](bool holds, const char* key, const std::string& message) {
+    if (!holds) throw UserError(fmt::format("{}: {}", key, message));
+  };
+  const auto& train = experiment.train;
+  const auto& parallel = experiment.parallel;
+  require(ranks >= 1, "ranks", fmt::format("must be at least 1; found {}", ranks));
+  require(ranks % parallel.pipeline == 0, "parallel.pipeline",
+          fmt::format("must divide the {} ranks; found {}", ranks, parallel.pipeline));
+  const std::int64_t data = ranks / parallel.pipeline;
+  require(data % parallel.expert == 0, "parallel.expert",
+          fmt::format("must divide the {} data ranks ({} ranks / pipeline {}); found {}", data,
+                      ranks, parallel.pipeline, parallel.expert));
+  require(
+      train.global_batch % data == 0, "train.global_batch",
+      fmt::format("must be a multiple of the {} data ranks; found {}", data, train.global_batch));
+  const std::int64_t own = train.global_batch / data;
+  require(train.micro_batch == 0 || own % train.micro_batch == 0, "train.micro_batch",
+          fmt::format(
+              "must divide the {} sequences of a rank (global_batch {} / {} data ranks); found {}",
+              own, train.global_batch, data, train.micro_batch));
+}
+
+}  // namespace fulcrum::apps
