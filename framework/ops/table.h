@@ -1,0 +1,50 @@
+#pragma once
+// Rows of a large table: duplicate removal, sparse gather, spreading to tokens, and sums of sparse
+// gradients.
+//
+//   rows = ngram_rows(…)                                          // i64 [n, h]
+//   [unique, index] = unique_rows(rows)                           // what is read and sent once
+//   memory = take_rows(gather_table(table, unique), index)        // [n, h · w]
+//
+// Time and memory of every step, forwards and backwards, are proportional to the rows that are
+// read, not to the table.
+
+#include <cstdint>
+
+#include "framework/autograd/grad_slot.h"
+#include "framework/core/tensor.h"
+
+namespace fulcrum::ops {
+
+struct UniqueRows {
+  Tensor unique;  // i64 [u], ascending
+  Tensor index;   // i64 [m]: rows[i] = unique[index[i]], over the flattened input
+};
+
+// The different values of row ids i64 […], none negative.
+UniqueRows unique_rows(const Tensor& rows);
+
+// table[unique − first_row] → [u, w]. The table [count, w] holds rows first_row..first_row + count
+// of the whole; an id outside them throws ArgumentError. Backward appends (unique − first_row,
+// gradient) to the sparse gradient of the table's slot: its row ids count within the tensor that is
+// held. The table must be a leaf.
+Tensor gather_table(const Tensor& table, const Tensor& unique, std::int64_t first_row = 0);
+
+// y[i] = source[index[i, 0]] ‖ … ‖ source[index[i, h − 1]]: source [u, w] and index i64 [n, h] give
+// [n, h · w]. Backward adds the gradients of a source row in ascending order of position.
+Tensor take_rows(const Tensor& source, const Tensor& index);
+
+// A sparse gradient in its plainest form.
+struct MergedRows {
+  Tensor rows;    // i64 [u], ascending, no duplicates
+  Tensor values;  // [u, w]
+};
+
+// Sums the values of equal rows, in order of appearance. A gradient that is plain already is
+// returned without a copy; one without parts gives undefined tensors.
+MergedRows merge_sparse(const SparseRows& gradient);
+
+// The same in place, so that clipping and the optimizer share the work.
+void merge_in_place(SparseRows& gradient);
+
+}  // namespace fulcrum::ops
