@@ -1,0 +1,197 @@
+#include "framework/ops/dse_gate.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "framework/autograd/tape.h"
+
+namespace fulcrum::ops {
+namespace {
+
+constexpr std::int64_t kParallel = 16384;  // elements from which threads pay
+constexpr std::int64_t kBlock = 64;        // tokens whose weight gradients are summed at once
+constexpr double kRootFloor = 1e-6;
+
+// What backward needs of a token.
+template <class T>
+struct Score {
+  T s;           // before the root
+  T hidden_rms;  // 1 / √(mean(hidden²) + eps)
+  T key_rms;
+};
+constexpr std::int64_t kScoreSize = 3;
+
+template <class T>
+T gate_of(T s, bool signed_sqrt) {
+  const T magnitude = std::sqrt(std::max(std::abs(s), static_cast<T>(kRootFloor)));
+  const T r = !signed_sqrt ? s : s > 0 ? magnitude : s < 0 ? -magnitude : T{0};
+  return T{1} / (T{1} + std::exp(-r));
+}
+
+// dα/ds
+template <class T>
+T gate_slope(T s, T gate, bool signed_sqrt) {
+  const T sigmoid = gate * (T{1} - gate);
+  if (!signed_sqrt) return sigmoid;
+  const T magnitude = std::abs(s);
+  return magnitude < static_cast<T>(kRootFloor) ? T{0} : sigmoid / (T{2} * std::sqrt(magnitude));
+}
+
+template <class T>
+void forward(const T* hidden, const T* key, const T* value, const T* scale, std::int64_t n,
+             std::int64_t d, T eps, bool signed_sqrt, Score<T>* scores, T* out, T* gate) {
+  const T root = std::sqrt(static_cast<T>(d));
+#pragma omp parallel for schedule(static) if (n * d > kParallel)
+  for (std::int64_t t = 0; t < n; ++t) {
+    const T* h = hidden + t * d;
+    const T* k = key + t * d;
+    T hh = 0, kk = 0, hk = 0;
+#pragma omp simd reduction(+ : hh, kk, hk)
+    for (std::int64_t i = 0; i < d; ++i) {
+      hh += h[i] * h[i];
+      kk += k[i] * k[i];
+      hk += h[i] * k[i] * scale[i];
+    }
+    Score<T>& score = scores[t];
+    score.hidden_rms = T{1} / std::sqrt(hh / d + eps);
+    score.key_rms = T{1} / std::sqrt(kk / d + eps);
+    score.s = hk * score.hidden_rms * score.key_rms / root;
+    const T alpha = gate_of(score.s, signed_sqrt);
+    gate[t] = alpha;
+#pragma omp simd
+    for (std::int64_t i = 0; i < d; ++i) out[t * d + i] = alpha * value[t * d + i];
+  }
+}
+
+// A gradient buffer, or none when the input wants no gradient.
+template <class T>
+struct Sink {
+  T* data = nullptr;
+  bool add = false;
+
+  // Token by token: row(i) is the gradient of element i.
+  template <class Row>
+  void write(std::int64_t begin, std::int64_t d, Row row) const {
+    if (data == nullptr) return;
+    T* out = data + begin;
+    if (add) {
+#pragma omp simd
+      for (std::int64_t i = 0; i < d; ++i) out[i] += row(i);
+    } else {
+#pragma omp simd
+      for (std::int64_t i = 0; i < d; ++i) out[i] = row(i);
+    }
+  }
+};
+
+template <class T>
+Sink<T> sink(Backward& b, std::size_t input) {
+  if (!b.needs(input)) return {};
+  const GradSlot::Target target = b.target(input);
+  return {target.tensor.data<T>(), target.add};
+}
+
+// With q = dL/ds · hidden_rms · key_rms / √d and c = hidden_norm ⊙ key_norm:
+//   dL/dhidden = q·(c ⊙ key) − dL/ds·s·hidden_rms²/d · hidden, and the like for key;
+//   Σ_t q·(hidden ⊙ key) gives both norm gradients, times the other norm.
+template <class T>
+void backward(const T* gradient, const T* hidden, const T* key, const T* value, const T* scale,
+              const Score<T>* scores, std::int64_t n, std::int64_t d, bool signed_sqrt,
+              const Sink<T>& d_hidden, const Sink<T>& d_key, const Sink<T>& d_value, T* products) {
+  const T root = std::sqrt(static_cast<T>(d));
+  const std::int64_t blocks = (n + kBlock - 1) / kBlock;
+#pragma omp parallel for schedule(static) if (n * d > kParallel)
+  for (std::int64_t block = 0; block < blocks; ++block) {
+    T* product = products + block * d;
+    std::fill_n(product, d, T{0});
+    for (std::int64_t t = block * kBlock; t < std::min(n, (block + 1) * kBlock); ++t) {
+      const T* g = gradient + t * d;
+      const T* h = hidden + t * d;
+      const T* k = key + t * d;
+      const T* v = value + t * d;
+      T slope = 0;
+#pragma omp simd reduction(+ : slope)
+      for (std::int64_t i = 0; i < d; ++i) slope += g[i] * v[i];
+      const Score<T> score = scores[t];
+      const T alpha = gate_of(score.s, signed_sqrt);
+      const T ds = slope * gate_slope(score.s, alpha, signed_sqrt);
+      const T q = ds * score.hidden_rms * score.key_rms / root;
+      const T to_hidden = ds * score.s * score.hidden_rms * score.hidden_rms / d;
+      const T to_key = ds * score.s * score.key_rms * score.key_rms / d;
+      d_value.write(t * d, d, [=](std::int64_t i) { return alpha * g[i]; });
+      d_hidden.write(t * d, d,
+                     [=](std::int64_t i) { return q * scale[i] * k[i] - to_hidden * h[i]; });
+      d_key.write(t * d, d, [=](std::int64_t i) { return q * scale[i] * h[i] - to_key * k[i]; });
+#pragma omp simd
+      for (std::int64_t i = 0; i < d; ++i) product[i] += q * h[i] * k[i];
+    }
+  }
+}
+
+// Gradient of one norm: the products summed over blocks in order, times the other norm.
+template <class T>
+void norm_gradient(const T* products, std::int64_t blocks, std::int64_t d, const T* other,
+                   const Sink<T>& out) {
+  const Tensor total = Tensor::zeros({d}, dtype_of<T>);
+  T* sum = total.data<T>();
+  for (std::int64_t block = 0; block < blocks; ++block) {
+#pragma omp simd
+    for (std::int64_t i = 0; i < d; ++i) sum[i] += products[block * d + i];
+  }
+  out.write(0, d, [=](std::int64_t i) { return sum[i] * other[i]; });
+}
+
+template <class T>
+Tensor product_of(const Tensor& a, const Tensor& b) {
+  const Tensor c = Tensor::empty_like(a);
+  for (std::int64_t i = 0; i < a.numel(); ++i) c.data<T>()[i] = a.data<T>()[i] * b.data<T>()[i];
+  return c;
+}
+
+}  // namespace
+
+GatedValue dse_gate(const Tensor& hidden, const Tensor& key, const Tensor& value,
+                    const Tensor& hidden_norm, const Tensor& key_norm, double eps,
+                    bool signed_sqrt) {
+  FULCRUM_REQUIRE(hidden.rank() == 2 && hidden.dim(1) > 0 && key.shape() == hidden.shape() &&
+                      value.shape() == hidden.shape(),
+                  "dse_gate: hidden, key and value must be [n, d] alike; got {}, {} and {}",
+                  hidden.shape(), key.shape(), value.shape());
+  const std::int64_t n = hidden.dim(0);
+  const std::int64_t d = hidden.dim(1);
+  FULCRUM_REQUIRE(hidden_norm.shape() == Shape{d} && key_norm.shape() == Shape{d},
+                  "dse_gate: norms must be [{}]; got {} and {}", d, hidden_norm.shape(),
+                  key_norm.shape());
+  for (const Tensor* t : {&key, &value, &hidden_norm, &key_norm}) {
+    FULCRUM_REQUIRE(t->dtype() == hidden.dtype(), "dse_gate: dtypes must agree; got {} and {}",
+                    hidden.dtype(), t->dtype());
+  }
+  GatedValue result{Tensor::empty_like(value), Tensor::empty({n}, value.dtype())};
+  const Tensor scores = Tensor::empty({n, kScoreSize}, value.dtype());
+  dispatch_floating("dse_gate", value.dtype(), [&]<class T>() {
+    const Tensor scale = product_of<T>(hidden_norm, key_norm);
+    forward<T>(hidden.data<T>(), key.data<T>(), value.data<T>(), scale.data<T>(), n, d,
+               static_cast<T>(eps), signed_sqrt, reinterpret_cast<Score<T>*>(scores.data<T>()),
+               result.value.data<T>(), result.gate.data<T>());
+  });
+  if (Tape* tape = Tape::recording({hidden, key, value, hidden_norm, key_norm})) {
+    tape->record(
+        "dse_gate", {hidden, key, value, hidden_norm, key_norm}, {&result.value},
+        [h = hidden.detach(), k = key.detach(), v = value.detach(), hn = hidden_norm.detach(),
+         kn = key_norm.detach(), scores, n, d, signed_sqrt](Backward& b) {
+          dispatch_floating("dse_gate", v.dtype(), [&]<class T>() {
+            const Tensor scale = product_of<T>(hn, kn);
+            const std::int64_t blocks = (n + kBlock - 1) / kBlock;
+            const Tensor products = Tensor::empty({blocks, d}, v.dtype());
+            backward<T>(b.grad(0).data<T>(), h.data<T>(), k.data<T>(), v.data<T>(), scale.data<T>(),
+                        reinterpret_cast<const Score<T>*>(scores.data<T>()), n, d, signed_sqrt,
+                        sink<T>(b, 0), sink<T>(b, 1), sink<T>(b, 2), products.data<T>());
+            norm_gradient<T>(products.data<T>(), blocks, d, kn.data<T>(), sink<T>(b, 3));
+            norm_gradient<T>(products.data<T>(), blocks, d, hn.data<T>(), sink<T>(b, 4));
+          });
+        });
+  }
+  return result;
+}
+
+}  // namespace fulcrum::ops
