@@ -118,10 +118,10 @@ void backward(const T* gradient, const T* hidden, const T* key, const T* value, 
       const T q = ds * score.hidden_rms * score.key_rms / root;
       const T to_hidden = ds * score.s * score.hidden_rms * score.hidden_rms / d;
       const T to_key = ds * score.s * score.key_rms * score.key_rms / d;
-      d_value.write(t * d, d, [=](std::int64_t i) { return alpha * g[i]; });
       d_hidden.write(t * d, d,
                      [=](std::int64_t i) { return q * scale[i] * k[i] - to_hidden * h[i]; });
       d_key.write(t * d, d, [=](std::int64_t i) { return q * scale[i] * h[i] - to_key * k[i]; });
+      d_value.write(t * d, d, [=](std::int64_t i) { return alpha * g[i]; });
 #pragma omp simd
       for (std::int64_t i = 0; i < d; ++i) product[i] += q * h[i] * k[i];
     }
@@ -183,9 +183,13 @@ GatedValue dse_gate(const Tensor& hidden, const Tensor& key, const Tensor& value
             const Tensor scale = product_of<T>(hn, kn);
             const std::int64_t blocks = (n + kBlock - 1) / kBlock;
             const Tensor products = Tensor::empty({blocks, d}, v.dtype());
+            // In the order of writing, for an input may be given twice.
+            const Sink<T> d_hidden = sink<T>(b, 0);
+            const Sink<T> d_key = sink<T>(b, 1);
+            const Sink<T> d_value = sink<T>(b, 2);
             backward<T>(b.grad(0).data<T>(), h.data<T>(), k.data<T>(), v.data<T>(), scale.data<T>(),
                         reinterpret_cast<const Score<T>*>(scores.data<T>()), n, d, signed_sqrt,
-                        sink<T>(b, 0), sink<T>(b, 1), sink<T>(b, 2), products.data<T>());
+                        d_hidden, d_key, d_value, products.data<T>());
             norm_gradient<T>(products.data<T>(), blocks, d, kn.data<T>(), sink<T>(b, 3));
             norm_gradient<T>(products.data<T>(), blocks, d, hn.data<T>(), sink<T>(b, 4));
           });

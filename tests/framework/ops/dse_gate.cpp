@@ -74,6 +74,10 @@ TEST_CASE("gate gradients add to what is there", "[unit][ops]") {
     return ops::add(gated(x, true), gated({x[1], x[0], x[2], x[4], x[3]}, false));
   };
   CHECK(gradient_error(f, inputs(4, 6)) < 1e-6);
+  const auto same = [](const std::vector<Tensor>& x) {
+    return gated({x[0], x[0], x[0], x[1], x[1]}, false);
+  };
+  CHECK(gradient_error(same, {random({5, 6}, 1), random({6}, 4)}) < 1e-6);
 }
 
 TEST_CASE("only some inputs want a gradient", "[unit][ops]") {
