@@ -1,7 +1,6 @@
 #include "framework/ops/gemm_bf16.h"
 
 #include <algorithm>
-#include <bit>
 
 #ifdef FULCRUM_HAVE_ONEDNN
 #include <omp.h>
@@ -12,17 +11,6 @@
 #endif
 
 namespace fulcrum::ops {
-namespace {
-
-// BFloat16(float) without branches, so that the loop vectorises.
-std::uint16_t round_bits(float value) {
-  const auto u = std::bit_cast<std::uint32_t>(value);
-  const std::uint32_t rounded = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
-  const std::uint32_t nan = (u >> 16) | 0x0040u;
-  return static_cast<std::uint16_t>((u & 0x7fffffffu) > 0x7f800000u ? nan : rounded);
-}
-
-}  // namespace
 
 void round_rows(const float* source, std::int64_t ld, float scale, const Tensor& rounded) {
   const std::int64_t rows = rounded.dim(0);
@@ -33,7 +21,7 @@ void round_rows(const float* source, std::int64_t ld, float scale, const Tensor&
     const float* from = source + r * ld;
     std::uint16_t* to = target + r * width;
 #pragma omp simd
-    for (std::int64_t i = 0; i < width; ++i) to[i] = round_bits(scale * from[i]);
+    for (std::int64_t i = 0; i < width; ++i) to[i] = bf16_bits(scale * from[i]);
   }
 }
 
