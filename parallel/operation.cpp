@@ -83,6 +83,10 @@ void Operation::add(MPI_Request request) {
 }
 
 bool Operation::step() {
+  if (previous_) {
+    if (!previous_->advance()) return false;
+    previous_.reset();
+  }
   if (!requests_.empty()) {
     int done = 0;
     FULCRUM_MPI(MPI_Testall(static_cast<int>(requests_.size()), requests_.data(), &done,
@@ -92,8 +96,6 @@ bool Operation::step() {
     sources_.clear();
   }
   if (next_stage_ == stages_.size()) {
-    stages_.clear();  // lets go of the memory
-    next_stage_ = 0;
     finished_ = true;
     return false;
   }
@@ -102,6 +104,8 @@ bool Operation::step() {
 }
 
 bool Operation::advance() {
+  // What the stages held is let go after the lock: it may hold the request of this very operation.
+  std::vector<Stage> done;
   const std::lock_guard lock(mutex_);
   if (error_) std::rethrow_exception(error_);
   try {
@@ -111,6 +115,7 @@ bool Operation::advance() {
     error_ = std::current_exception();
     throw;
   }
+  if (finished_) done.swap(stages_);
   return finished_;
 }
 
@@ -138,6 +143,7 @@ void Operation::wait() {
 
 std::string Operation::missing() {
   const std::lock_guard lock(mutex_);
+  if (previous_) return previous_->missing();
   std::set<int> ranks;
   for (std::size_t i = 0; i < requests_.size(); ++i) {
     int done = 0;

@@ -46,6 +46,9 @@ class Operation {
   Operation(std::shared_ptr<Group> group, const char* name, std::int64_t bytes, int tag,
             std::vector<Stage> stages);
 
+  // The stages begin only when `previous` is done. Before the first advance().
+  void after(std::shared_ptr<Operation> previous) { previous_ = std::move(previous); }
+
   // For stages. Peers are ranks of the group, never this one; empty messages are not sent. Both
   // ends cut a message alike.
   void send(int peer, const void* data, std::int64_t bytes);
@@ -70,6 +73,7 @@ class Operation {
   std::int64_t bytes_;
   int tag_;
   std::vector<Stage> stages_;
+  std::shared_ptr<Operation> previous_;
   std::size_t next_stage_ = 0;
   std::vector<MPI_Request> requests_;
   std::vector<int> sources_;  // world rank that each request waits for; -1: several
