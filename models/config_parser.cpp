@@ -90,7 +90,7 @@ void bind_dse(Section& s, DseConfig& dse) {
   s.optional("orders", dse.orders, between(2, 16));
   s.optional("heads", dse.heads, at_least(1));
   s.required("width", dse.width, at_least(1));
-  s.optional("rows_per_head", dse.rows_per_head, between(1, kMaxRows));
+  s.optional("rows_per_head", dse.rows_per_head, between(2, kMaxRows));
   s.optional("compress_tokenizer", dse.compress_tokenizer);
   s.optional("hash_seed", dse.hash_seed, at_least(0));
   s.optional("pad_id", dse.pad_id, at_least(0));
@@ -213,7 +213,7 @@ void check_budget(const Section& s, const ModelConfig& model) {
 }  // namespace
 
 void bind(Section& s, ModelConfig& model) {
-  s.required("layers", model.layers, at_least(1));
+  s.required("layers", model.layers, between(1, 4096));
   s.required("width", model.width, at_least(1));
   s.optional("ffn_width", model.ffn_width, at_least(0));
   s.optional("vocabulary", model.vocabulary, between(0, 2147483647));
