@@ -94,7 +94,7 @@ TEST_CASE("each rule between keys of a model is named", "[unit][config]") {
        "--set: dse.orders: element 0: out of range; found 1; allowed: [2, 16]"},
       {{"dse.width=60"},
        "--set: dse.width: must be a multiple of orders x heads = 2 x 4; found 60"},
-      {{"dse.rows_per_head=[1, 2, 3]"},
+      {{"dse.rows_per_head=[5, 6, 7]"},
        "--set: dse.rows_per_head: must be one number for all orders or one for each of the 2 "
        "orders (or give "
        "budget.rho); found 3 numbers"},
