@@ -1,0 +1,54 @@
+#include "framework/optim/adamw.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "framework/optim/adam_kernel.h"
+
+namespace fulcrum {
+
+namespace {
+constexpr std::int64_t kBlock = 16384;  // elements a thread takes at once
+}
+
+AdamW::AdamW(std::vector<Parameter*> parameters, const AdamWOptions& options)
+    : Optimizer(std::move(parameters)),
+      options_(options),
+      first_(zero_state()),
+      second_(zero_state()) {}
+
+std::vector<StateTensor> AdamW::state() const {
+  std::vector<StateTensor> list;
+  append_state(list, "adamw", "first_moment", first_);
+  append_state(list, "adamw", "second_moment", second_);
+  return list;
+}
+
+void AdamW::update(double lr, double gradient_scale) {
+  const auto t = static_cast<double>(steps());
+  const double correction1 = 1.0 - std::pow(options_.beta1, t);
+  const double correction2 = 1.0 - std::pow(options_.beta2, t);
+  for (std::size_t k = 0; k < parameters().size(); ++k) {
+    const Parameter& p = *parameters()[k];
+    const Tensor gradient = gradient_of(p);
+    const double decay = p.kind == ParameterKind::vector ? 0.0 : options_.weight_decay;
+    dispatch_floating("adamw", p.value.dtype(), [&]<class T>() {
+      const AdamConstants<T> constants(options_.beta1, options_.beta2, options_.eps, lr, decay,
+                                       correction1, correction2, gradient_scale);
+      const T* g = gradient.defined() ? gradient.data<T>() : nullptr;
+      T* w = p.value.data<T>();
+      T* m = first_[k].data<T>();
+      T* v = second_[k].data<T>();
+      const std::int64_t n = p.value.numel();
+      const std::int64_t blocks = (n + kBlock - 1) / kBlock;
+#pragma omp parallel for schedule(static) if (blocks > 1)
+      for (std::int64_t b = 0; b < blocks; ++b) {
+        const std::int64_t i = b * kBlock;
+        adam_elements(constants, g == nullptr ? g : g + i, std::min(kBlock, n - i), w + i, m + i,
+                      v + i);
+      }
+    });
+  }
+}
+
+}  // namespace fulcrum

@@ -1,0 +1,93 @@
+#include "framework/optim/row_adam.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "framework/autograd/grad_slot.h"
+#include "framework/ops/segments.h"
+#include "framework/ops/table.h"
+#include "framework/optim/adam_kernel.h"
+
+namespace fulcrum {
+namespace {
+constexpr std::int64_t kParallel = 16384;  // elements from which threads pay
+constexpr std::int64_t kAhead = 4;         // rows fetched ahead of a random access
+}  // namespace
+
+RowAdam::RowAdam(std::vector<Parameter*> tables, const RowAdamOptions& options)
+    : Optimizer(std::move(tables)), options_(options), first_(zero_state()), second_(zero_state()) {
+  for (const Parameter* p : parameters()) {
+    FULCRUM_REQUIRE(p->value.rank() == 2, "row adam: {} must be [rows, width]; got {}", p->name,
+                    p->value.shape());
+    row_steps_.push_back(Tensor::zeros({p->value.dim(0)}, DType::i32));
+  }
+}
+
+std::vector<StateTensor> RowAdam::state() const {
+  std::vector<StateTensor> list;
+  append_state(list, "row_adam", "first_moment", first_);
+  append_state(list, "row_adam", "second_moment", second_);
+  append_state(list, "row_adam", "row_steps", row_steps_);
+  return list;
+}
+
+template <class T>
+void RowAdam::update_table(std::size_t k, const Tensor& rows, const Tensor& values, double lr,
+                           double gradient_scale) {
+  const Parameter& p = *parameters()[k];
+  const std::int64_t width = p.value.dim(1);
+  const std::int64_t n = rows.numel();
+  const std::int64_t* row = rows.data<std::int64_t>();
+  std::int32_t* row_steps = row_steps_[k].data<std::int32_t>();
+  const T* g = values.data<T>();
+  const std::int64_t last = steps();
+  T* w = p.value.data<T>();
+  T* m = first_[k].data<T>();
+  T* v = second_[k].data<T>();
+
+#pragma omp parallel for schedule(static) if (n * width > kParallel)
+  for (std::int64_t i = 0; i < n; ++i) {
+    if (i + kAhead < n) {
+      const std::int64_t ahead = row[i + kAhead] * width;
+      __builtin_prefetch(w + ahead, 1);
+      __builtin_prefetch(m + ahead, 1);
+      __builtin_prefetch(v + ahead, 1);
+    }
+    const std::int64_t t = std::min<std::int64_t>(++row_steps[row[i]], last);
+    const AdamConstants<T> constants(options_.beta1, options_.beta2, options_.eps, lr,
+                                     options_.weight_decay, 1.0 - powers1_[t], 1.0 - powers2_[t],
+                                     gradient_scale);
+    const std::int64_t at = row[i] * width;
+    adam_elements(constants, g + i * width, width, w + at, m + at, v + at);
+  }
+}
+
+void RowAdam::update(double lr, double gradient_scale) {
+  touched_ = 0;
+  for (auto t = static_cast<std::int64_t>(powers1_.size()); t <= steps(); ++t) {
+    powers1_.push_back(std::pow(options_.beta1, static_cast<double>(t)));
+    powers2_.push_back(std::pow(options_.beta2, static_cast<double>(t)));
+  }
+  for (std::size_t k = 0; k < parameters().size(); ++k) {
+    const Parameter& p = *parameters()[k];
+    GradSlot& slot = p.slot();
+    FULCRUM_REQUIRE(!slot.grad.defined() || slot.fresh, "row adam: {} has a dense gradient",
+                    p.name);
+    ops::merge_in_place(slot.sparse);
+    if (slot.sparse.rows.empty() || slot.sparse.rows[0].numel() == 0) continue;
+    const Tensor& rows = slot.sparse.rows[0];
+    const Tensor& values = slot.sparse.values[0];
+    const ops::KeyRange range = ops::range_of(rows.data<std::int64_t>(), rows.numel());
+    FULCRUM_REQUIRE(range.least >= 0 && range.most < p.value.dim(0) &&
+                        values.dim(1) == p.value.dim(1) && values.dtype() == p.value.dtype(),
+                    "row adam: the gradient of {} {} {} has {} {} for rows {} to {}", p.name,
+                    p.value.dtype(), p.value.shape(), values.dtype(), values.shape(), range.least,
+                    range.most);
+    dispatch_floating("row_adam", p.value.dtype(), [&]<class T>() {
+      update_table<T>(k, rows, values, options_.lr_multiplier * lr, gradient_scale);
+    });
+    touched_ += rows.numel();
+  }
+}
+
+}  // namespace fulcrum

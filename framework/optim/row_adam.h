@@ -1,0 +1,48 @@
+#pragma once
+// Adam for tables of which a step touches few rows (arXiv 2601.07372 section 4.1: Adam, learning
+// rate ×5, no weight decay).
+//
+// Only rows with a gradient in this step change, and only their moments: a row's t in the bias
+// correction counts the steps that touched it. Time and memory traffic are proportional to the
+// touched rows. For a row touched in every step the update is that of AdamW.
+
+#include "framework/optim/optimizer.h"
+
+namespace fulcrum {
+
+struct RowAdamOptions {
+  double lr_multiplier = 5.0;
+  double beta1 = 0.9;
+  double beta2 = 0.95;
+  double eps = 1e-8;
+  double weight_decay = 0.0;  // decoupled, of touched rows
+};
+
+// Takes the sparse gradients of the slots (ops::gather_table), merges them in place, and leaves
+// them there.
+class RowAdam : public Optimizer {
+ public:
+  RowAdam(std::vector<Parameter*> parameters, const RowAdamOptions& options);
+
+  // optimizer.row_adam.first_moment and .second_moment [rows, width], .row_steps i32 [rows]
+  std::vector<StateTensor> state() const override;
+  // Rows that the last step changed, over all tables of this rank.
+  std::int64_t touched_rows() const { return touched_; }
+
+ protected:
+  void update(double lr, double gradient_scale) override;
+
+ private:
+  template <class T>
+  void update_table(std::size_t k, const Tensor& rows, const Tensor& values, double lr,
+                    double gradient_scale);
+
+  RowAdamOptions options_;
+  std::vector<Tensor> first_;
+  std::vector<Tensor> second_;
+  std::vector<Tensor> row_steps_;
+  std::vector<double> powers1_, powers2_;  // β1ᵗ and β2ᵗ for t up to steps()
+  std::int64_t touched_ = 0;
+};
+
+}  // namespace fulcrum
