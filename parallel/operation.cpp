@@ -121,7 +121,7 @@ bool Operation::advance() {
 
 bool Operation::finished() {
   const std::lock_guard lock(mutex_);
-  return finished_ || error_ != nullptr;
+  return finished_;
 }
 
 void Operation::wait() {

@@ -11,8 +11,9 @@ class Request {
  public:
   Request() = default;  // of something that is done
   explicit Request(std::shared_ptr<Operation> operation) : operation_(std::move(operation)) {}
-  // A request dropped before its end leaves the collective's tensors allocated for ever rather than
-  // to be written to later: that happens only when an exception is about to end the job.
+  // A request dropped before its end, or after an error, leaves the collective's tensors allocated
+  // for ever rather than to be written to later: that happens only when an exception is about to
+  // end the job.
   ~Request();
   Request(Request&&) = default;
   Request& operator=(Request&& other);

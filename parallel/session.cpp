@@ -81,6 +81,7 @@ Session::Session() : exceptions_(std::uncaught_exceptions()) {
   FULCRUM_MPI(MPI_Comm_size(MPI_COMM_WORLD, &size_));
   set_error_rank(size_ > 1 ? rank_ : -1);
   if (level < MPI_THREAD_MULTIPLE) {
+    if (finalize_) MPI_Finalize();
     throw UserError(
         fmt::format("MPI must allow calls from several threads at once (MPI_THREAD_MULTIPLE); this "
                     "one gives {}. "

@@ -83,10 +83,10 @@ std::string binding_advice(const CoreShare& share) {
   const int fair = share.host_cores / std::max(1, share.local_ranks);
   if (share.bound_cores >= fair) return {};
   return fmt::format(
-      "each of the {} ranks of this host could use {} of its {} cores, but the launcher bound this "
-      "rank to {}; "
-      "start with `mpirun --bind-to none`",
-      share.local_ranks, fair, share.host_cores, share.bound_cores);
+      "the launcher bound this rank to {} of this host's {} cores; shared among the ranks on it "
+      "({}) it could use {}. "
+      "Start with `mpirun --bind-to none`",
+      share.bound_cores, share.host_cores, share.local_ranks, fair);
 }
 
 CoreShare measure_cores(int local_ranks) {

@@ -1,5 +1,7 @@
 #include "parallel/threads.h"
 
+#include <omp.h>
+
 #include "parallel/session.h"
 #include "tests/catch.h"
 #include "tests/parallel/world.h"
@@ -21,6 +23,16 @@ TEST_CASE("cpu lists", "[unit][parallel]") {
   CHECK(parse_cpu_list("\t5") == std::set<int>{5});
   CHECK(parse_cpu_list("").empty());
   CHECK(parse_cpu_list("none").empty());
+}
+
+TEST_CASE("the number of threads asked for is used", "[mpi]") {
+  fulcrum::testing::world();
+  Session session;
+  const int before = omp_get_max_threads();
+  CHECK(session.set_threads(3) == 3);
+  CHECK(omp_get_max_threads() == 3);
+  CHECK(session.set_threads(0) >= 1);
+  session.set_threads(before);
 }
 
 TEST_CASE("a nested session leaves MPI alone", "[mpi]") {
