@@ -86,7 +86,8 @@ struct DseConfig {
   std::vector<std::int64_t> rows_per_head;
   bool compress_tokenizer = true;  // hash normalised ids
   std::int64_t hash_seed = 0;
-  std::int64_t pad_id = 2;  // raw id whose compressed form fills positions before the start
+  std::int64_t pad_id =
+      -1;  // raw id that fills positions before the start; -1: the tokenizer's pad
   BoundaryPolicy boundary = BoundaryPolicy::none;
   bool signed_sqrt = true;              // in the gate
   bool bias = false;                    // of the key and value projections

@@ -64,6 +64,44 @@ Tensor add(const Tensor& a, const Tensor& b) {
   return y;
 }
 
+Tensor add_bias(const Tensor& x, const Tensor& bias) {
+  FULCRUM_REQUIRE(
+      x.rank() >= 1 && bias.rank() == 1 && bias.dim(0) == x.dim(-1) && x.dtype() == bias.dtype(),
+      "add_bias: x must be [..., width] and bias [width] of one dtype; got {} {} and {} {}",
+      x.dtype(), x.shape(), bias.dtype(), bias.shape());
+  const std::int64_t width = x.dim(-1);
+  const std::int64_t rows = width == 0 ? 0 : x.numel() / width;
+  Tensor y = Tensor::empty_like(x);
+  dispatch_floating("add_bias", x.dtype(), [&]<class T>() {
+    const T* b = bias.data<T>();
+#pragma omp parallel for schedule(static) if (x.numel() > kParallel)
+    for (std::int64_t r = 0; r < rows; ++r) {
+      const T* in = x.data<T>() + r * width;
+      T* out = y.data<T>() + r * width;
+#pragma omp simd
+      for (std::int64_t i = 0; i < width; ++i) out[i] = in[i] + b[i];
+    }
+  });
+  if (Tape* tape = Tape::recording({x, bias})) {
+    tape->record("add_bias", {x, bias}, {&y}, [rows, width](Backward& back) {
+      const Tensor dy = back.grad(0);
+      back.accumulate(0, dy);
+      back.weight_gradient(1, [dy, rows, width](GradSlot& slot) {
+        const Tensor db = Tensor::zeros({width}, dy.dtype());
+        dispatch_floating("add_bias", dy.dtype(), [&]<class T>() {
+          const T* g = dy.data<T>();
+          T* sum = db.data<T>();
+          for (std::int64_t r = 0; r < rows; ++r) {
+            for (std::int64_t i = 0; i < width; ++i) sum[i] += g[r * width + i];
+          }
+        });
+        slot.accumulate(db);
+      });
+    });
+  }
+  return y;
+}
+
 Tensor scale(const Tensor& x, double factor) {
   Tensor y = scaled(x, factor);
   if (Tape* tape = Tape::recording({x})) {

@@ -7,6 +7,8 @@ namespace fulcrum::ops {
 
 // a + b
 Tensor add(const Tensor& a, const Tensor& b);
+// x [..., width] + bias [width] in every row
+Tensor add_bias(const Tensor& x, const Tensor& bias);
 // factor · x
 Tensor scale(const Tensor& x, double factor);
 // Σ x, a scalar of shape [1]

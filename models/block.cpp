@@ -1,0 +1,34 @@
+#include "models/block.h"
+
+#include "framework/ops/elementwise.h"
+#include "framework/ops/norm.h"
+
+namespace fulcrum::models {
+
+Block::Block(ParameterStore& store, const std::string& name, const ModelConfig& config,
+             std::int64_t layer, std::unique_ptr<Memory> memory)
+    : memory_(std::move(memory)),
+      attention_norm_(store, name + ".attention_norm", config.width, config.norm_eps),
+      attention_(make_attention(store, name + ".attention", config)),
+      feed_forward_norm_(store, name + ".feed_forward_norm", config.width, config.norm_eps) {
+  if (config.moe.experts > 0 && layer >= config.moe.leading_dense) {
+    auto moe = std::make_unique<MoeFeedForward>(store, name + ".feed_forward", config);
+    moe_ = moe.get();
+    feed_forward_ = std::move(moe);
+  } else {
+    feed_forward_ =
+        std::make_unique<DenseFeedForward>(store, name + ".feed_forward", config, config.ffn_width);
+  }
+}
+
+Tensor Block::forward(const Tensor& x, ForwardPass& pass) {
+  Tensor h = x;
+  if (memory_) h = ops::add(h, memory_->forward(h, pass));
+  const Tensor update = attention_->forward(attention_norm_(h), pass);
+  // h + update and its norm in one pass over memory
+  const auto [sum, normed] =
+      ops::add_rms_norm(h, update, feed_forward_norm_.weight(), feed_forward_norm_.eps());
+  return ops::add(sum, feed_forward_->forward(normed, pass));
+}
+
+}  // namespace fulcrum::models

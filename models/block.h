@@ -1,0 +1,39 @@
+#pragma once
+// One layer of the residual stream:
+//
+//   h = x + memory(x)                      only in blocks that own one
+//   h = h + attention(norm(h))
+//   y = h + feed_forward(norm(h))
+
+#include <memory>
+#include <string>
+
+#include "models/attention.h"
+#include "models/feed_forward.h"
+#include "models/memory.h"
+#include "models/moe.h"
+
+namespace fulcrum::models {
+
+class Block {
+ public:
+  Block(ParameterStore& store, const std::string& name, const ModelConfig& config,
+        std::int64_t layer, std::unique_ptr<Memory> memory);
+
+  // [batch, sequence, width] → the same shape
+  Tensor forward(const Tensor& x, ForwardPass& pass);
+
+  Memory* memory() const { return memory_.get(); }
+  // Null where the feed-forward is dense.
+  MoeFeedForward* moe() const { return moe_; }
+
+ private:
+  std::unique_ptr<Memory> memory_;
+  RmsNorm attention_norm_;
+  std::unique_ptr<Attention> attention_;
+  RmsNorm feed_forward_norm_;
+  std::unique_ptr<FeedForward> feed_forward_;
+  MoeFeedForward* moe_ = nullptr;
+};
+
+}  // namespace fulcrum::models

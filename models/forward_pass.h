@@ -1,0 +1,36 @@
+#pragma once
+// What travels with the hidden states through one forward pass: the batch, and what layers report
+// besides their output.
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "data/batch.h"
+#include "framework/core/tensor.h"
+#include "parallel/communicator.h"
+
+namespace fulcrum::models {
+
+struct ForwardPass {
+  const data::Batch& batch;
+  bool training = true;
+  // Ranks that share the global batch: balance statistics are summed over them.
+  const parallel::Communicator* data_ranks = nullptr;
+  // Number of data ranks times this micro-batch's tokens.
+  std::int64_t global_tokens = 0;
+  // Weight of one token of this micro-batch in the loss of the step: 1 / tokens of the global
+  // batch.
+  double token_weight = 1.0;
+
+  // Auxiliary losses, [1] each, already weighted so that their sum over ranks and micro-batches is
+  // the step's.
+  std::vector<Tensor> auxiliary;
+
+  // For telemetry, detached: mean gate of each memory, in layer order; touched rows.
+  std::vector<double> gate_means;
+  std::int64_t touched_rows = 0;
+  std::int64_t dropped_slots = 0;
+};
+
+}  // namespace fulcrum::models

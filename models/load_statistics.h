@@ -1,0 +1,31 @@
+#pragma once
+// Expert load over the global batch, for balance losses. How widely the load is counted matters
+// more than the mechanism (DeepSeek-V3 section 4.5.3): a micro-batch of one rank is far from
+// balanced even when the batch is.
+
+#include <cstdint>
+
+#include "framework/core/tensor.h"
+#include "models/forward_pass.h"
+
+namespace fulcrum::models {
+
+class LoadStatistics {
+ public:
+  struct Counts {
+    Tensor experts;  // i64 or f64 [experts]
+    Tensor groups;   // i64 or f64 [groups]
+  };
+
+  // Forgets the step.
+  void clear();
+  // Adds one micro-batch, summed over pass.data_ranks (every rank calls this), and returns the
+  // counts of the step so far as f64, scaled to pass.global_tokens tokens.
+  Counts add(const Tensor& experts, const Tensor& groups, const ForwardPass& pass);
+
+ private:
+  Tensor total_;  // f64 [experts + groups]
+  std::int64_t tokens_ = 0;
+};
+
+}  // namespace fulcrum::models

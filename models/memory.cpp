@@ -1,0 +1,102 @@
+#include "models/memory.h"
+
+#include "framework/ops/dse_gate.h"
+#include "framework/ops/elementwise.h"
+#include "framework/ops/short_convolution.h"
+
+namespace fulcrum::models {
+namespace {
+
+Tensor hashed_ids(const Tensor& ids, const Tensor& map) {
+  Tensor out = Tensor::empty(ids.shape(), DType::i32);
+  const std::int32_t* in = ids.data<std::int32_t>();
+  const std::int32_t* to = map.data<std::int32_t>();
+  for (std::int64_t i = 0; i < ids.numel(); ++i) out.data<std::int32_t>()[i] = to[in[i]];
+  return out;
+}
+
+double mean(const Tensor& x) {
+  return x.numel() == 0
+             ? 0.0
+             : ops::sum(x).to(DType::f64).data<double>()[0] / static_cast<double>(x.numel());
+}
+
+}  // namespace
+
+std::vector<ops::NgramHash> make_hashes(const DseConfig& config, std::int64_t hashed_vocabulary) {
+  ops::NgramHashOptions options;
+  options.orders = config.orders;
+  options.heads = config.heads;
+  options.rows_per_head = config.rows_per_head;
+  options.vocabulary = hashed_vocabulary;
+  options.seed = config.hash_seed;
+  return ops::make_ngram_hashes(options, config.layers);
+}
+
+Memory::Memory(ParameterStore& store, const std::string& name, const ModelConfig& config,
+               const ops::NgramHash& hash, const HashedVocabulary& vocabulary,
+               const parallel::Communicator& data_ranks)
+    : config_(*config.dse),
+      eps_(config.norm_eps),
+      hash_(hash),
+      vocabulary_(vocabulary),
+      table_(&store.create(name + ".table.weight", ParameterKind::table,
+                           {hash.rows(), config_.row_width()},
+                           Initializer::normal(config_.table_std))),
+      exchange_(data_ranks, *table_),
+      key_(store, name + ".key", config_.width, config.width, config.init_std),
+      value_(store, name + ".value", config_.width, config.width, config.init_std),
+      hidden_norm_(store, name + ".hidden_norm", config.width, config.norm_eps),
+      key_norm_(store, name + ".key_norm", config.width, config.norm_eps),
+      convolution_norm_(store, name + ".convolution_norm", config.width, config.norm_eps) {
+  if (config_.bias) {
+    key_bias_ = &store.create(name + ".key.bias", ParameterKind::vector, {config.width},
+                              Initializer::zeros());
+    value_bias_ = &store.create(name + ".value.bias", ParameterKind::vector, {config.width},
+                                Initializer::zeros());
+  }
+  if (config_.convolution_kernel > 0) {
+    convolution_ =
+        &store.create(name + ".convolution.weight", ParameterKind::vector,
+                      {config.width, config_.convolution_kernel},
+                      config_.convolution_zero_init ? Initializer::zeros()
+                                                    : Initializer::normal(config.init_std));
+  }
+}
+
+void Memory::prepare(const ForwardPass& pass) {
+  const Tensor ids = hashed_ids(pass.batch.ids, vocabulary_.map);
+  const Tensor starts =
+      config_.boundary == BoundaryPolicy::document ? pass.batch.document_start : Tensor();
+  rows_ = ops::unique_rows(ops::ngram_rows(ids, starts, hash_, vocabulary_.pad));
+  request_ = exchange_.begin(rows_.unique);
+  exchange_.prefetch(request_);
+}
+
+Tensor Memory::forward(const Tensor& hidden, ForwardPass& pass) {
+  const Shape shape = hidden.shape();  // [batch, sequence, width]
+  const Tensor index = rows_.index.reshape({-1, hash_.columns()});
+  const Tensor memory =
+      ops::take_rows(parallel::fetch_rows(exchange_, request_), index);  // [tokens, d_mem]
+  Tensor key = key_(memory);
+  Tensor value = value_(memory);
+  if (config_.bias) {
+    key = ops::add_bias(key, key_bias_->value);
+    value = ops::add_bias(value, value_bias_->value);
+  }
+
+  const ops::GatedValue gated =
+      ops::dse_gate(hidden.reshape({-1, shape[2]}), key, value, hidden_norm_.weight(),
+                    key_norm_.weight(), eps_, config_.signed_sqrt);
+  pass.gate_means.push_back(mean(gated.gate));
+  pass.touched_rows += rows_.unique.numel();
+  const Tensor update = gated.value.reshape(shape);
+  if (convolution_ == nullptr) return update;
+  const Tensor starts =
+      config_.boundary == BoundaryPolicy::document ? pass.batch.document_start : Tensor();
+  // Dilated by the longest n-gram, so that neighbouring taps see n-grams without a common token.
+  return ops::short_convolution(update, convolution_norm_.weight(), convolution_->value,
+                                config_.orders.back(), eps_, starts);
+}
+
+}  // namespace fulcrum::models

@@ -1,0 +1,66 @@
+#pragma once
+// DSE: conditional memory of hashed n-grams (Engram, arXiv 2601.07372, sections 2.2 to 2.4).
+//
+//   e_t = rows of the tables that the n-grams ending at t hash to, concatenated          [d_mem]
+//   α_t = sigmoid(ssqrt(⟨RMSNorm(h_t), RMSNorm(W_K e_t)⟩ / sqrt(d)));  v_t = α_t W_V e_t
+//   Y   = SiLU(Conv(RMSNorm(v))) + v
+//
+// Addresses depend on token ids alone, so prepare() starts fetching rows from the ranks that own
+// them before the forward pass.
+
+#include <memory>
+#include <string>
+
+#include "framework/nn/linear.h"
+#include "framework/ops/ngram.h"
+#include "framework/ops/table.h"
+#include "models/config.h"
+#include "models/forward_pass.h"
+#include "parallel/row_exchange.h"
+
+namespace fulcrum::models {
+
+// Raw token id → the id that is hashed. Identity when the tokenizer is not compressed.
+struct HashedVocabulary {
+  Tensor map;             // i32 [vocabulary]
+  std::int64_t size = 0;  // number of different hashed ids
+  std::int32_t pad = 0;   // hashed id of positions before the start
+};
+
+// The hashes of all memories, in the order of config.layers: primes are distinct over layers.
+std::vector<ops::NgramHash> make_hashes(const DseConfig& config, std::int64_t hashed_vocabulary);
+
+class Memory {
+ public:
+  Memory(ParameterStore& store, const std::string& name, const ModelConfig& config,
+         const ops::NgramHash& hash, const HashedVocabulary& vocabulary,
+         const parallel::Communicator& data_ranks);
+
+  // Hashes the batch and asks for its rows. Every rank calls it, also with an empty batch.
+  void prepare(const ForwardPass& pass);
+  // hidden [batch, sequence, width] → the update of the residual stream
+  Tensor forward(const Tensor& hidden, ForwardPass& pass);
+  // After the backward passes of a step: the gradients of this rank's rows are complete. Every rank
+  // calls it.
+  void finish_step() { exchange_.finish(); }
+
+ private:
+  DseConfig config_;
+  double eps_;
+  ops::NgramHash hash_;
+  HashedVocabulary vocabulary_;
+  Parameter* table_;
+  parallel::RowExchange exchange_;
+  Linear key_;
+  Linear value_;
+  Parameter* key_bias_ = nullptr;
+  Parameter* value_bias_ = nullptr;
+  RmsNorm hidden_norm_;
+  RmsNorm key_norm_;
+  RmsNorm convolution_norm_;
+  Parameter* convolution_ = nullptr;
+  ops::UniqueRows rows_;  // of the batch at hand
+  parallel::RowRequest request_;
+};
+
+}  // namespace fulcrum::models

@@ -1,0 +1,143 @@
+#include "models/moe.h"
+
+#include "framework/autograd/tape.h"
+#include "framework/ops/balance_loss.h"
+#include "framework/ops/elementwise.h"
+#include "framework/ops/grouped_matmul.h"
+#include "framework/ops/permute.h"
+#include "framework/ops/router.h"
+#include "framework/ops/swiglu.h"
+#include "models/initialization.h"
+
+namespace fulcrum::models {
+namespace {
+
+ops::RouterOptions router_options(const MoeConfig& config, bool training) {
+  ops::RouterOptions options;
+  options.sigmoid = config.score == RouterScore::sigmoid;
+  options.top_k = config.active();
+  options.renormalize = config.renormalize;
+  options.route_scale = config.route_scale;
+  options.groups = config.groups;
+  options.top_groups = config.top_groups;
+  options.group_top2 = config.group_score == GroupScore::top2;
+  options.capacity_factor = training ? config.capacity_factor : 0.0;
+  return options;
+}
+
+void add_counts(const Tensor& total, const Tensor& counts) {
+  for (std::int64_t i = 0; i < total.numel(); ++i) {
+    total.data<std::int64_t>()[i] += counts.data<std::int64_t>()[i];
+  }
+}
+
+}  // namespace
+
+MoeFeedForward::MoeFeedForward(ParameterStore& store, const std::string& name,
+                               const ModelConfig& config)
+    : config_(config.moe),
+      router_(store, name + ".router", config.width, config_.routed(), config.init_std,
+              ParameterKind::router),
+      gate_up_(&store.create(name + ".experts.gate_up.weight", ParameterKind::expert,
+                             {config_.routed(), 2 * config_.width(), config.width},
+                             Initializer::normal(config.init_std))),
+      down_(&store.create(name + ".experts.down.weight", ParameterKind::expert,
+                          {config_.routed(), config.width, config_.width()},
+                          Initializer::normal(residual_std(config)))),
+      load_(Tensor::zeros({config_.routed()}, DType::i64)) {
+  if (config_.shared_experts > 0) {
+    shared_.emplace(store, name + ".shared", config, config_.shared_experts * config_.width());
+  }
+  if (config_.balance.bias_rate > 0.0) {
+    bias_ = Tensor::zeros({config_.routed()}, DType::f32);
+    store.create_buffer(name + ".router.bias", bias_);
+  }
+}
+
+Tensor MoeFeedForward::forward(const Tensor& x, ForwardPass& pass) {
+  const Tensor tokens = x.reshape({-1, x.dim(-1)});
+  const Tensor logits = router_(tokens);
+  const ops::Routing routing = ops::route(logits, bias_, router_options(config_, pass.training));
+  if (pass.training) {
+    add_counts(load_, routing.counts);
+    pass.dropped_slots += routing.dropped.data<std::int64_t>()[0];
+    add_balance_losses(logits, routing, x.dim(0), pass);
+  }
+
+  const ops::Permutation order = ops::make_permutation(routing.experts, config_.routed());
+  const Tensor gate_up =
+      ops::grouped_linear(ops::permute(tokens, order), gate_up_->value, order.offsets);
+  const Tensor outputs = ops::grouped_linear(ops::swiglu(gate_up), down_->value, order.offsets);
+  Tensor y = ops::combine(outputs, routing.weights, order);
+  if (shared_) y = ops::add(y, (*shared_)(tokens));
+  return y.reshape(x.shape());
+}
+
+// Loss terms of the global batch use counts over all ranks and the step's micro-batches so far:
+// with one micro-batch that is the whole batch. Every term is weighted by this micro-batch's share
+// of the step's tokens.
+void MoeFeedForward::add_balance_losses(const Tensor& logits, const ops::Routing& routing,
+                                        std::int64_t sequences, ForwardPass& pass) {
+  const MoeConfig::Balance& balance = config_.balance;
+  const bool by_load =
+      balance.expert_loss > 0.0 || balance.device_loss > 0.0 || balance.communication_loss > 0.0;
+  if (!by_load && balance.sequence_loss == 0.0 && balance.z_loss == 0.0) return;
+
+  const bool global = balance.scope == BalanceScope::global_batch;
+  const std::int64_t tokens = global ? pass.global_tokens : logits.dim(0);
+  const double share = static_cast<double>(tokens) * pass.token_weight;
+  const bool sigmoid = config_.score == RouterScore::sigmoid;
+  if (by_load) {
+    const Tensor groups =
+        ops::group_token_counts(routing.experts, config_.routed(), config_.groups);
+    const LoadStatistics::Counts counted = global ? statistics_.add(routing.counts, groups, pass)
+                                                  : LoadStatistics::Counts{routing.counts, groups};
+    const Tensor scores = sigmoid ? ops::normalize_scores(routing.scores) : routing.scores;
+    if (balance.expert_loss > 0.0) {
+      pass.auxiliary.push_back(ops::expert_balance_loss(scores, counted.experts, config_.active(),
+                                                        tokens, share * balance.expert_loss));
+    }
+    if (balance.device_loss > 0.0) {
+      pass.auxiliary.push_back(ops::device_balance_loss(scores, counted.experts, config_.active(),
+                                                        config_.groups, tokens,
+                                                        share * balance.device_loss));
+    }
+    if (balance.communication_loss > 0.0) {
+      pass.auxiliary.push_back(ops::communication_balance_loss(
+          scores, counted.groups, config_.top_groups, tokens, share * balance.communication_loss));
+    }
+  }
+  // Means over sequences and tokens: sums of the ranks' parts in either scope.
+  const double all = static_cast<double>(pass.global_tokens) * pass.token_weight;
+  if (balance.sequence_loss > 0.0) {
+    const std::int64_t length = sequences == 0 ? 1 : logits.dim(0) / sequences;
+    pass.auxiliary.push_back(ops::sequence_balance_loss(routing.scores, length, config_.active(),
+                                                        sigmoid, pass.global_tokens / length,
+                                                        all * balance.sequence_loss));
+  }
+  if (balance.z_loss > 0.0) {
+    pass.auxiliary.push_back(ops::router_z_loss(logits, pass.global_tokens, all * balance.z_loss));
+  }
+}
+
+void MoeFeedForward::begin_step() {
+  load_.zero();
+  statistics_.clear();
+}
+
+void MoeFeedForward::update_bias(const std::vector<std::int64_t>& global_load) {
+  if (!bias_.defined()) return;
+  std::int64_t total = 0;
+  for (const std::int64_t load : global_load) total += load;
+  const auto experts = static_cast<std::int64_t>(global_load.size());
+  float* bias = bias_.data<float>();
+  for (std::int64_t i = 0; i < experts; ++i) {
+    // load against the mean, without rounding: load · experts against the total
+    const std::int64_t excess = global_load[i] * experts - total;
+    if (excess != 0)
+      bias[i] +=
+          static_cast<float>(excess < 0 ? config_.balance.bias_rate : -config_.balance.bias_rate);
+  }
+}
+
+}  // namespace fulcrum::models
