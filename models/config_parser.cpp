@@ -93,7 +93,7 @@ void bind_dse(Section& s, DseConfig& dse) {
   s.optional("rows_per_head", dse.rows_per_head, between(2, kMaxRows));
   s.optional("compress_tokenizer", dse.compress_tokenizer);
   s.optional("hash_seed", dse.hash_seed, at_least(0));
-  s.optional("pad_id", dse.pad_id, at_least(0));
+  s.optional("pad_id", dse.pad_id, at_least(-1));
   s.choice("boundary", dse.boundary,
            {{"none", BoundaryPolicy::none}, {"document", BoundaryPolicy::document}});
   s.optional("signed_sqrt", dse.signed_sqrt);

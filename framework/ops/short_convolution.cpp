@@ -1,140 +1,15 @@
 #include "framework/ops/short_convolution.h"
 
-#include <algorithm>
 #include <cmath>
 
 #include "framework/autograd/tape.h"
-#include "framework/core/vector_math.h"
 #include "framework/ops/document.h"
+#include "framework/ops/short_convolution_kernel.h"
 
 namespace fulcrum::ops {
 namespace {
 
-constexpr std::int64_t kParallel = 16384;  // elements from which threads pay
-constexpr std::int64_t kBlock = 64;        // positions whose weight gradients are summed at once
-
-// Both operators in one form. The plain convolution has no norm: its scales are one.
-template <class T>
-struct Problem {
-  std::int64_t batch, seq, d, kernel, dilation;
-  const T* x;
-  const T* taps;              // [kernel, d]: weight transposed, times the norm's weight
-  const T* scale;             // [batch · seq]: 1 / √(mean(x²) + eps); null without the norm
-  const std::int32_t* start;  // null: no documents
-
-  std::int64_t positions() const { return batch * seq; }
-  std::int64_t blocks() const { return (positions() + kBlock - 1) / kBlock; }
-  bool parallel() const { return positions() * d > kParallel; }
-  // How far tap j looks back.
-  std::int64_t reach(std::int64_t j) const { return (kernel - 1 - j) * dilation; }
-  std::int64_t first(std::int64_t p) const { return start == nullptr ? 0 : start[p]; }
-  T scale_at(std::int64_t p) const { return scale == nullptr ? T{1} : scale[p]; }
-};
-
-// z = the convolution at position p of the flattened batch.
-template <class T>
-void convolve(const Problem<T>& c, std::int64_t p, T* z) {
-  std::fill_n(z, c.d, T{0});
-  for (std::int64_t j = 0; j < c.kernel; ++j) {
-    const std::int64_t reach = c.reach(j);
-    if (p % c.seq - reach < c.first(p)) continue;
-    const T* x = c.x + (p - reach) * c.d;
-    const T* tap = c.taps + j * c.d;
-    const T s = c.scale_at(p - reach);
-#pragma omp simd
-    for (std::int64_t i = 0; i < c.d; ++i) z[i] += s * tap[i] * x[i];
-  }
-}
-
-template <class T>
-void forward(const Problem<T>& c, bool fused, T* y) {
-#pragma omp parallel for schedule(static) if (c.parallel())
-  for (std::int64_t p = 0; p < c.positions(); ++p) {
-    T* out = y + p * c.d;
-    convolve(c, p, out);
-    if (!fused) continue;
-    const T* x = c.x + p * c.d;
-#pragma omp simd
-    for (std::int64_t i = 0; i < c.d; ++i) out[i] = x[i] + fast_silu(out[i]);
-  }
-}
-
-// dz = gradient with respect to the convolution's result, and sums[block, j] = Σ_p dz(p) ⊙ x(p −
-// reach_j) · scale.
-template <class T>
-void backward_taps(const Problem<T>& c, const T* gradient, bool fused, T* dz, T* sums) {
-#pragma omp parallel for schedule(static) if (c.parallel())
-  for (std::int64_t block = 0; block < c.blocks(); ++block) {
-    T* sum = sums + block * c.kernel * c.d;
-    std::fill_n(sum, c.kernel * c.d, T{0});
-    for (std::int64_t p = block * kBlock; p < std::min(c.positions(), (block + 1) * kBlock); ++p) {
-      const T* g = gradient + p * c.d;
-      T* z = dz + p * c.d;
-      if (fused) {
-        convolve(c, p, z);
-#pragma omp simd
-        for (std::int64_t i = 0; i < c.d; ++i) {
-          const T sigmoid = fast_sigmoid(z[i]);
-          z[i] = g[i] * sigmoid * (T{1} + z[i] * (T{1} - sigmoid));
-        }
-      } else {
-        std::copy_n(g, c.d, z);
-      }
-      for (std::int64_t j = 0; j < c.kernel; ++j) {
-        const std::int64_t reach = c.reach(j);
-        if (p % c.seq - reach < c.first(p)) continue;
-        const T* x = c.x + (p - reach) * c.d;
-        T* tap_sum = sum + j * c.d;
-        const T s = c.scale_at(p - reach);
-#pragma omp simd
-        for (std::int64_t i = 0; i < c.d; ++i) tap_sum[i] += s * z[i] * x[i];
-      }
-    }
-  }
-}
-
-// With m(p) = Σ_j taps_j ⊙ dz(p + reach_j), the gradient of x · scale:
-//   dx = scale·m − scale³/d · ⟨m, x⟩ · x + g   (fused), or m.
-template <class T>
-void backward_input(const Problem<T>& c, const T* gradient, bool fused, const T* dz, T* dx,
-                    bool add) {
-#pragma omp parallel if (c.parallel())
-  {
-    const Tensor scratch = Tensor::empty({c.d}, dtype_of<T>);
-    T* m = scratch.data<T>();
-#pragma omp for schedule(static)
-    for (std::int64_t p = 0; p < c.positions(); ++p) {
-      const T* x = c.x + p * c.d;
-      T* out = dx + p * c.d;
-      std::fill_n(m, c.d, T{0});
-      for (std::int64_t j = 0; j < c.kernel; ++j) {
-        const std::int64_t t = p % c.seq + c.reach(j);
-        const std::int64_t later = p + c.reach(j);
-        if (t >= c.seq || p % c.seq < c.first(later)) continue;
-        const T* tap = c.taps + j * c.d;
-        const T* z = dz + later * c.d;
-#pragma omp simd
-        for (std::int64_t i = 0; i < c.d; ++i) m[i] += tap[i] * z[i];
-      }
-      if (fused) {
-        const T* g = gradient + p * c.d;
-        const T s = c.scale_at(p);
-        T dot = 0;
-#pragma omp simd reduction(+ : dot)
-        for (std::int64_t i = 0; i < c.d; ++i) dot += m[i] * x[i];
-        const T along = s * s * s * dot / c.d;
-#pragma omp simd
-        for (std::int64_t i = 0; i < c.d; ++i) m[i] = s * m[i] - along * x[i] + g[i];
-      }
-      if (add) {
-#pragma omp simd
-        for (std::int64_t i = 0; i < c.d; ++i) out[i] += m[i];
-      } else {
-        std::copy_n(m, c.d, out);
-      }
-    }
-  }
-}
+using convolution::Problem;
 
 // total[j, i] = Σ over blocks in order.
 template <class T>
@@ -157,7 +32,7 @@ Tensor scales_of(const Tensor& x, double eps) {
   const Tensor scales = Tensor::empty({n}, x.dtype());
   T* scale = scales.data<T>();
   const T* in = x.data<T>();
-#pragma omp parallel for schedule(static) if (n * d > kParallel)
+#pragma omp parallel for schedule(static) if (n * d > convolution::kParallel)
   for (std::int64_t p = 0; p < n; ++p) {
     T sum = 0;
 #pragma omp simd reduction(+ : sum)
@@ -240,10 +115,11 @@ void backward(const Inputs& in, Backward& b, std::size_t weight_input, std::size
   const Tensor gradient = b.grad(0);
   const Tensor dz = Tensor::empty(in.x.shape(), in.x.dtype());
   const Tensor sums = Tensor::empty({c.blocks(), c.kernel, c.d}, in.x.dtype());
-  backward_taps(c, gradient.data<T>(), fused, dz.data<T>(), sums.data<T>());
+  convolution::backward_taps(c, gradient.data<T>(), fused, dz.data<T>(), sums.data<T>());
   if (b.needs(0)) {
     const GradSlot::Target target = b.target(0);
-    backward_input(c, gradient.data<T>(), fused, dz.data<T>(), target.tensor.data<T>(), target.add);
+    convolution::backward_input(c, gradient.data<T>(), fused, dz.data<T>(), target.tensor.data<T>(),
+                                target.add);
   }
   weight_gradients<T>(in, sum_blocks(c, sums.data<T>()), b, weight_input, norm_input);
 }
@@ -264,7 +140,7 @@ Tensor run(const char* op, const Inputs& in) {
   Tensor y = Tensor::empty(in.x.shape(), in.x.dtype());
   dispatch_floating(op, in.x.dtype(), [&]<class T>() {
     const Tensor taps = taps_of<T>(in.weight, in.norm_weight);
-    forward(in.problem<T>(taps), in.norm_weight.defined(), y.data<T>());
+    convolution::forward(in.problem<T>(taps), in.norm_weight.defined(), y.data<T>());
   });
   return y;
 }

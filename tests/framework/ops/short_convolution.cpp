@@ -56,7 +56,7 @@ TEST_CASE("convolutions follow their formula", "[unit][ops]") {
   const Tensor norm = random({7}, 2);
   for (const Tensor& start : {Tensor(), documents(3, 23, 5), documents(3, 23, 1)}) {
     for (const std::int64_t dilation : {1, 3, 9}) {
-      for (const std::int64_t kernel : {1, 4}) {
+      for (const std::int64_t kernel : {1, 3, 4, 6, 9}) {
         const Tensor weight = random({7, kernel}, 3);
         const Tensor fused = ops::short_convolution(x, norm, weight, dilation, 1e-3, start);
         CHECK(relative_error(fused, reference(x, norm, weight, dilation, 1e-3, start)) < 1e-13);
@@ -84,6 +84,10 @@ TEST_CASE("convolution gradients", "[unit][ops]") {
   CHECK(gradient_error(
             [](const auto& x) { return ops::short_convolution(x[0], x[1], x[2], 3, 1e-2); },
             {random({3, 49, 2}, 1), random({2}, 2), random({2, 4}, 3)}) < 1e-6);
+  // More taps than one pass takes.
+  CHECK(gradient_error(
+            [](const auto& x) { return ops::short_convolution(x[0], x[1], x[2], 2, 1e-2); },
+            {random({1, 21, 2}, 1), random({2}, 2), random({2, 7}, 3)}) < 1e-6);
   // Zero weights: the norm gets no gradient, the weights do.
   CHECK(gradient_error(
             [](const auto& x) { return ops::short_convolution(x[0], x[1], x[2], 1, 1e-2); },
