@@ -18,7 +18,7 @@
 #include <string>
 #include <vector>
 
-#include "data/output_file.h"
+#include "data/digest_file.h"
 
 namespace fulcrum::data {
 

@@ -47,7 +47,7 @@ void TokenShardWriter::add_document(std::span<const std::int32_t> tokens) {
 TokenShardWriter::Digests TokenShardWriter::finish() {
   Digests digests;
   digests.bin = bin_.finish();
-  OutputFile idx(shard_files(prefix_).idx);
+  DigestFile idx(shard_files(prefix_).idx);
   const auto count = static_cast<std::uint64_t>(lengths_.size());
   idx.write(kMagic.data(), kMagic.size());
   idx.write_value(kVersion);

@@ -17,8 +17,8 @@
 #include <span>
 #include <vector>
 
+#include "data/digest_file.h"
 #include "data/mapped_file.h"
-#include "data/output_file.h"
 #include "framework/core/dtype.h"
 
 namespace fulcrum::data {
@@ -51,7 +51,7 @@ class TokenShardWriter {
   std::filesystem::path prefix_;
   std::int64_t vocabulary_;
   DType type_;
-  OutputFile bin_;
+  DigestFile bin_;
   std::vector<std::int32_t> lengths_;
   std::vector<std::uint16_t> narrow_;  // scratch
 };

@@ -8,14 +8,25 @@
 
 #include "framework/core/error.h"
 #include "framework/telemetry/crc32c.h"
-#include "framework/telemetry/tensorboard_event.pb.h"
+#include "framework/telemetry/wire_message.h"
 
 namespace fulcrum::telemetry {
 namespace {
 
 static_assert(std::endian::native == std::endian::little, "TFRecord frames are little-endian");
 
-namespace wire = fulcrum::tensorboard;
+// Field numbers of tensorflow/core/util/event.proto and tensorflow/core/framework/summary.proto.
+namespace event_field {
+constexpr int kWallTime = 1, kStep = 2, kFileVersion = 3, kSummary = 5, kSessionLog = 7;
+}
+namespace summary_field {
+constexpr int kValue = 1;
+constexpr int kTag = 1, kSimpleValue = 2;  // of a value
+}  // namespace summary_field
+namespace session_log_field {
+constexpr int kStatus = 1;
+}
+constexpr std::uint64_t kSessionStart = 1;
 
 double wall_clock() {
   return std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
@@ -41,29 +52,34 @@ void append(std::string& record, T value) {
 TensorBoard::TensorBoard(const std::filesystem::path& folder, std::int64_t first_step) {
   const double now = wall_clock();
   file_ = OutputFile(new_file(folder, now), OutputFile::Mode::truncate);
-  wire::Event version;
-  version.set_wall_time(now);
-  version.set_file_version("brain.Event:2");
-  write_record(version.SerializeAsString());
+  WireMessage version;
+  version.add_double(event_field::kWallTime, now);
+  version.add_bytes(event_field::kFileVersion, "brain.Event:2");
+  write_record(version.bytes());
   if (first_step > 0) {
-    wire::Event start;
-    start.set_wall_time(now);
-    start.set_step(first_step);
-    start.mutable_session_log()->set_status(wire::SessionLog::START);
-    write_record(start.SerializeAsString());
+    WireMessage session;
+    session.add_integer(session_log_field::kStatus, kSessionStart);
+    WireMessage start;
+    start.add_double(event_field::kWallTime, now);
+    start.add_integer(event_field::kStep, static_cast<std::uint64_t>(first_step));
+    start.add_bytes(event_field::kSessionLog, session.bytes());
+    write_record(start.bytes());
   }
 }
 
 void TensorBoard::log(std::int64_t step, double wall_time, const std::vector<Metric>& metrics) {
-  wire::Event event;
-  event.set_wall_time(wall_time);
-  event.set_step(step);
+  WireMessage summary;
   for (const Metric& metric : metrics) {
-    wire::Summary::Value* value = event.mutable_summary()->add_value();
-    value->set_tag(metric.name);
-    value->set_simple_value(static_cast<float>(metric.value));
+    WireMessage value;
+    value.add_bytes(summary_field::kTag, metric.name);
+    value.add_float(summary_field::kSimpleValue, static_cast<float>(metric.value));
+    summary.add_bytes(summary_field::kValue, value.bytes());
   }
-  write_record(event.SerializeAsString());
+  WireMessage event;
+  event.add_double(event_field::kWallTime, wall_time);
+  event.add_integer(event_field::kStep, static_cast<std::uint64_t>(step));
+  event.add_bytes(event_field::kSummary, summary.bytes());
+  write_record(event.bytes());
 }
 
 void TensorBoard::write_record(const std::string& payload) {

@@ -1,6 +1,6 @@
 #pragma once
 // TensorBoard event files: TFRecord frames (u64 length, its masked CRC-32C, payload, its masked
-// CRC-32C; little-endian) that hold protocol buffers of tensorboard_event.proto.
+// CRC-32C; little-endian) that hold protocol buffers of TensorFlow's type Event.
 // `tensorboard --logdir RUN` shows the scalars.
 
 #include <filesystem>

@@ -4,12 +4,13 @@
 #include <vector>
 
 #include "framework/core/error.h"
+#include "framework/core/file.h"
 #include "tests/catch.h"
 #include "tests/temporary_folder.h"
 
 using namespace fulcrum;
 using namespace fulcrum::data;
-using fulcrum::testing::read_text;
+using fulcrum::testing::contains;
 using fulcrum::testing::TemporaryFolder;
 using fulcrum::testing::write_text;
 
@@ -36,10 +37,6 @@ std::string error_of(const std::filesystem::path& prefix) {
     return error.what();
   }
   return "";
-}
-
-bool contains(const std::string& text, const std::string& part) {
-  return text.find(part) != std::string::npos;
 }
 
 }  // namespace

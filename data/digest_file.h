@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "framework/core/checksum.h"
+#include "framework/core/file.h"
 
 namespace fulcrum::data {
 
@@ -15,14 +16,10 @@ struct FileDigest {
   std::uint64_t checksum = 0;  // XXH64
 };
 
-// Every failure (disk full, no permission, file too large) is an IoError with the file's name and
-// the system's reason.
-class OutputFile {
+// Throws IoError like OutputFile.
+class DigestFile {
  public:
-  explicit OutputFile(const std::filesystem::path& path);  // creates or empties the file
-  ~OutputFile();  // closes; what finish() did not flush is lost
-  OutputFile(const OutputFile&) = delete;
-  OutputFile& operator=(const OutputFile&) = delete;
+  explicit DigestFile(const std::filesystem::path& path);  // creates or empties the file
 
   void write(const void* data, std::size_t bytes);
   template <class T>
@@ -31,18 +28,16 @@ class OutputFile {
   }
   std::int64_t bytes() const { return written_; }
 
-  // Flushes to the disk and closes.
+  // Flushes to the disk and closes. What is not finished is lost.
   FileDigest finish();
 
  private:
   void flush();
-  [[noreturn]] void fail(int error) const;
 
-  std::filesystem::path path_;
+  OutputFile file_;
   std::vector<char> buffer_;
   Checksum checksum_;
   std::int64_t written_ = 0;
-  int fd_ = -1;
 };
 
 FileDigest write_file(const std::filesystem::path& path, std::string_view content);
