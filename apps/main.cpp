@@ -24,6 +24,7 @@ int main(int argc, char** argv) {
   app.set_version_flag("--version", FULCRUM_VERSION);
   app.require_subcommand(1);
   // Each verb adds itself here.
+  fulcrum::apps::add_plan(app);
   fulcrum::apps::add_fit(app);
   try {
     app.parse(argc, argv);

@@ -58,9 +58,9 @@ std::int64_t fit_rows(const DseConfig& dse, std::int64_t target) {
 
 double share_of_experts(const ModelConfig& model, const ParameterCount& count) {
   if (!model.dse || model.moe.experts == 0) return 1.0;
-  const auto inactive = static_cast<double>(count.routed_experts / model.moe.routed() *
-                                            (model.moe.routed() - model.moe.active()));
-  return inactive / (inactive + static_cast<double>(count.memory));
+  const std::int64_t inactive =
+      count.routed_experts / model.moe.routed() * (model.moe.routed() - model.moe.active());
+  return static_cast<double>(inactive) / static_cast<double>(count.p_sparse());
 }
 
 void pay_with_experts(BudgetSolution& solution, double rho, const ModelConfig& model) {

@@ -24,7 +24,8 @@ struct BudgetSolution {
 };
 
 // With budget.rho absent the model comes back as it is and rho is the share that its tables leave
-// to experts: P_sparse of routed experts / all P_sparse (1 without a memory).
+// to experts: (inactive routed experts) / P_sparse of the model, as the paper prints it (1 without
+// a memory).
 //
 // With budget.rho = ρ, E_full routed experts and k active ones (both after segmentation):
 //   E = k + round(ρ · (E_full − k)), to a multiple of moe.groups

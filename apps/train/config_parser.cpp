@@ -6,7 +6,6 @@
 #include <algorithm>
 
 #include "framework/config/load.h"
-#include "framework/core/error.h"
 #include "models/config_parser.h"
 
 namespace fulcrum::apps {
@@ -139,34 +138,6 @@ std::string config_hash(const ExperimentConfig& experiment) {
   ExperimentConfig placeless = experiment;
   placeless.run_dir.clear();
   return config::hash_text(to_yaml(placeless));
-}
-
-std::int64_t micro_batch(const ExperimentConfig& experiment, std::int64_t ranks) {
-  if (experiment.train.micro_batch > 0) return experiment.train.micro_batch;
-  return experiment.train.global_batch / (ranks / experiment.parallel.pipeline);
-}
-
-void check_ranks(const ExperimentConfig& experiment, std::int64_t ranks) {
-  const auto require = [](bool holds, const char* key, const std::string& message) {
-    if (!holds) throw UserError(fmt::format("{}: {}", key, message));
-  };
-  const auto& train = experiment.train;
-  const auto& parallel = experiment.parallel;
-  require(ranks >= 1, "ranks", fmt::format("must be at least 1; found {}", ranks));
-  require(ranks % parallel.pipeline == 0, "parallel.pipeline",
-          fmt::format("must divide the {} ranks; found {}", ranks, parallel.pipeline));
-  const std::int64_t data = ranks / parallel.pipeline;
-  require(data % parallel.expert == 0, "parallel.expert",
-          fmt::format("must divide the {} data ranks ({} ranks / pipeline {}); found {}", data,
-                      ranks, parallel.pipeline, parallel.expert));
-  require(
-      train.global_batch % data == 0, "train.global_batch",
-      fmt::format("must be a multiple of the {} data ranks; found {}", data, train.global_batch));
-  const std::int64_t own = train.global_batch / data;
-  require(train.micro_batch == 0 || own % train.micro_batch == 0, "train.micro_batch",
-          fmt::format(
-              "must divide the {} sequences of a rank (global_batch {} / {} data ranks); found {}",
-              own, train.global_batch, data, train.micro_batch));
 }
 
 }  // namespace fulcrum::apps

@@ -25,11 +25,4 @@ std::string to_yaml(const ExperimentConfig& experiment);
 // 32 hexadecimal digits of everything but run_dir: two runs of one hash are the same experiment.
 std::string config_hash(const ExperimentConfig& experiment);
 
-// Rules between the experiment and the number of processes. Throws UserError that names the
-// factors.
-void check_ranks(const ExperimentConfig& experiment, std::int64_t ranks);
-
-// Sequences that one rank computes at once: train.micro_batch, or its share of the global batch.
-std::int64_t micro_batch(const ExperimentConfig& experiment, std::int64_t ranks);
-
 }  // namespace fulcrum::apps

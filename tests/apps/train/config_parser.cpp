@@ -82,21 +82,3 @@ TEST_CASE("wrong experiments name file, key and rule", "[unit][config]") {
   CHECK(message_of<UserError>([&] { load_experiment(bare); }) ==
         bare.string() + ":1:1: train.steps: a required key is missing");
 }
-
-TEST_CASE("rules between ranks and batches name the factors", "[unit][config]") {
-  const testing::TemporaryFolder folder;
-  const auto file = folder.write("run.yaml", std::string(kModel) + kTrain);
-  const auto problem = [&](const std::vector<std::string>& overrides, std::int64_t ranks) {
-    return message_of<UserError>([&] { check_ranks(load_experiment(file, overrides), ranks); });
-  };
-  CHECK(problem({}, 4).empty());
-  CHECK(problem({}, 3) == "train.global_batch: must be a multiple of the 3 data ranks; found 8");
-  CHECK(problem({"parallel.pipeline=2"}, 3) ==
-        "parallel.pipeline: must divide the 3 ranks; found 2");
-  CHECK(problem({"train.micro_batch=4"}, 4) ==
-        "train.micro_batch: must divide the 2 sequences of a rank (global_batch 8 / 4 data ranks); "
-        "found 4");
-  CHECK(micro_batch(load_experiment(file), 4) == 2);
-  CHECK(micro_batch(load_experiment(file, {"train.micro_batch=1"}), 4) == 1);
-  CHECK(micro_batch(load_experiment(file, {"parallel.pipeline=2"}), 4) == 4);
-}
