@@ -12,15 +12,16 @@
 namespace fulcrum::ops {
 namespace {
 
-// Bytes of logits of one chunk: as much as stays in cache, but enough tokens that adding to the
-// head's gradient, which is read and written once a chunk, stays cheap beside the product.
-constexpr std::int64_t kChunkBytes = std::int64_t{8} << 20;
-constexpr std::int64_t kLeastTokens = 128;
-constexpr std::int64_t kMostTokens = 1024;
+// Bytes of logits of one chunk, within bounds on its tokens: few enough that logits do not fill the
+// memory, enough that adding to the head's gradient, which is read and written once a chunk, stays
+// cheap beside the product.
+constexpr std::int64_t kChunkBytes = std::int64_t{32} << 20;
+constexpr std::int64_t kLeastTokens = 256;
+constexpr std::int64_t kMostTokens = 512;
 constexpr std::int64_t kSumBlock = 1024;  // terms summed in T before the sum goes on in double
 
 std::int64_t chunk_tokens(std::int64_t vocabulary, std::int64_t element) {
-  return std::clamp(kChunkBytes / (vocabulary * element), kLeastTokens, kMostTokens);
+  return std::clamp(kChunkBytes / (vocabulary * element) / 64 * 64, kLeastTokens, kMostTokens);
 }
 
 struct TokenLoss {
@@ -33,7 +34,7 @@ template <bool kKeep, class T>
 TokenLoss softmax_row(T* x, std::int64_t vocabulary, std::int32_t target, double* inverse) {
   T largest = x[0];
 #pragma omp simd reduction(max : largest)
-  for (std::int64_t v = 0; v < vocabulary; ++v) largest = std::max(largest, x[v]);
+  for (std::int64_t v = 0; v < vocabulary; ++v) largest = x[v] > largest ? x[v] : largest;
   const double chosen = x[target];
   double total = 0.0;
   for (std::int64_t first = 0; first < vocabulary; first += kSumBlock) {
@@ -60,9 +61,7 @@ void store_row(const T* e, std::int64_t vocabulary, T factor, T* out) {
 }
 
 void store_row(const float* e, std::int64_t vocabulary, float factor, BFloat16* out) {
-  auto* bits = reinterpret_cast<std::uint16_t*>(out);
-#pragma omp simd
-  for (std::int64_t v = 0; v < vocabulary; ++v) bits[v] = bf16_bits(factor * e[v]);
+  round_row(e, vocabulary, factor, out);
 }
 
 // Softmax, losses and, with kGradient, gradients of a chunk's logits [tokens, vocabulary]. G is T

@@ -83,10 +83,11 @@ struct Tile {
   std::int64_t group, row, column;
 };
 
-std::vector<Tile> tiles_of(const std::vector<std::int64_t>& rows, std::int64_t columns) {
+std::vector<Tile> tiles_of(const std::vector<std::int64_t>& rows, std::int64_t tile_rows,
+                           std::int64_t columns) {
   std::vector<Tile> tiles;
   for (std::int64_t g = 0; g < static_cast<std::int64_t>(rows.size()); ++g) {
-    for (std::int64_t row = 0; row < rows[g]; row += kTileRows) {
+    for (std::int64_t row = 0; row < rows[g]; row += tile_rows) {
       for (std::int64_t column = 0; column < columns; column += kTileColumns) {
         tiles.push_back({g, row, column});
       }
@@ -95,29 +96,52 @@ std::vector<Tile> tiles_of(const std::vector<std::int64_t>& rows, std::int64_t c
   return tiles;
 }
 
-// y (+)= rows of each group times op(weight[group]); op(weight) is [width of a, columns]. E is T or
-// BFloat16.
+// The part of one group's weight that a tile reads: the matrix itself, or its rounding.
 template <class T, class E>
-void multiply_rows(const E* a, const E* weight, bool transpose, std::int64_t inner,
+struct Slab {
+  Tensor rounded;
+  const E* data;
+  std::int64_t ld;
+
+  Slab(const T* weight, std::int64_t ld_weight, std::int64_t rows, std::int64_t width) {
+    if constexpr (std::is_same_v<T, E>) {
+      data = weight;
+      ld = ld_weight;
+    } else {
+      rounded = Tensor::empty({rows, width}, DType::bf16);
+      round_rows(weight, ld_weight, 1.0f, rounded);
+      data = rounded.data<E>();
+      ld = width;
+    }
+  }
+};
+
+// y (+)= rows of each group times op(weight[group]); op(weight) is [inner, columns]. E is T or
+// BFloat16; weights are rounded tile by tile, so that they cross memory once.
+template <class T, class E>
+void multiply_rows(const E* a, const T* weight, bool transpose, std::int64_t inner,
                    std::int64_t columns, const Groups& groups, T* y, bool add) {
-  const std::vector<Tile> tiles = tiles_of(groups.rows, columns);
-  const std::int64_t ldw = transpose ? inner : columns;
+  const std::int64_t tile_rows = groups.padded ? 2 * kTileRows : kTileRows;
+  const std::vector<Tile> tiles = tiles_of(groups.rows, tile_rows, columns);
 #pragma omp parallel for schedule(dynamic) if (groups.used() * inner * columns > 65536)
   for (std::size_t i = 0; i < tiles.size(); ++i) {
     const auto [g, row, column] = tiles[i];
-    const std::int64_t m = std::min(kTileRows, groups.rows[g] - row);
+    const std::int64_t m = std::min(tile_rows, groups.rows[g] - row);
     const std::int64_t n = std::min(kTileColumns, columns - column);
     const E* rows = a + (groups.operand[g] + row) * inner;
-    const E* w = weight + g * inner * columns + column * (transpose ? inner : 1);
+    const T* matrix = weight + g * inner * columns;
+    const Slab<T, E> w = transpose ? Slab<T, E>(matrix + column * inner, inner, n, inner)
+                                   : Slab<T, E>(matrix + column, columns, inner, n);
     T* out = y + (groups.begin[g] + row) * columns + column;
     if (!groups.padded || m == align(m)) {
-      product(false, transpose, m, n, inner, rows, inner, w, ldw, add, out, columns);
+      product(false, transpose, m, n, inner, rows, inner, w.data, w.ld, add, out, columns);
       continue;
     }
     // The product has more rows than the group has left: it goes beside, and the group's rows are
     // taken over.
     const Tensor beside = Tensor::empty({align(m), n}, dtype_of<T>);
-    product(false, transpose, align(m), n, inner, rows, inner, w, ldw, false, beside.data<T>(), n);
+    product(false, transpose, align(m), n, inner, rows, inner, w.data, w.ld, false,
+            beside.data<T>(), n);
     for (std::int64_t r = 0; r < m; ++r) {
       const T* from = beside.data<T>() + r * n;
       T* to = out + r * columns;
@@ -131,7 +155,8 @@ void multiply_rows(const E* a, const E* weight, bool transpose, std::int64_t inn
 template <class T, class E>
 void multiply_groups(const E* g, const E* x, std::int64_t out, std::int64_t in,
                      const Groups& groups, T* d, bool add) {
-  const std::vector<Tile> tiles = tiles_of(std::vector<std::int64_t>(groups.rows.size(), out), in);
+  const std::vector<Tile> tiles =
+      tiles_of(std::vector<std::int64_t>(groups.rows.size(), out), kTileRows, in);
 #pragma omp parallel for schedule(dynamic) if (groups.used() * in * out > 65536)
   for (std::size_t i = 0; i < tiles.size(); ++i) {
     const auto [group, row, column] = tiles[i];
@@ -156,7 +181,7 @@ void run_rows(const Tensor& operand, const Tensor& weight, bool transpose, const
     const std::int64_t columns = y.dim(1);
     T* out = y.data<T>();
     if (!add) std::fill(out + groups.used() * columns, out + groups.all_rows * columns, T(0));
-    multiply_rows<T, E>(operand.data<E>(), weight.data<E>(), transpose, operand.dim(1), columns,
+    multiply_rows<T, E>(operand.data<E>(), weight.data<T>(), transpose, operand.dim(1), columns,
                         groups, out, add);
   });
 }
@@ -186,20 +211,18 @@ void check_arguments(const Tensor& x, const Tensor& weight, const Tensor& offset
 
 Tensor grouped_linear(const Tensor& x, const Tensor& weight, const Tensor& offsets) {
   check_arguments(x, weight, offsets);
-  const MatmulPrecision precision = matmul_precision();
-  const bool padded = precision == MatmulPrecision::bf16 && x.dtype() == DType::f32;
+  const bool padded = matmul_precision() == MatmulPrecision::bf16 && x.dtype() == DType::f32;
   const auto groups = std::make_shared<const Groups>(groups_of(offsets, x.dim(0), padded));
   const Tensor rows = operand_of(x.detach(), *groups);
   Tensor y = Tensor::empty({x.dim(0), weight.dim(1)}, x.dtype());
-  run_rows(rows, matmul_operand(weight.detach(), precision), true, *groups, y, false);
+  run_rows(rows, weight, true, *groups, y, false);
   if (Tape* tape = Tape::recording({x, weight})) {
     tape->record(
-        "grouped_linear", {x, weight}, {&y},
-        [rows, weight = weight.detach(), groups, precision](Backward& b) {
+        "grouped_linear", {x, weight}, {&y}, [rows, weight = weight.detach(), groups](Backward& b) {
           const Tensor g = operand_of(b.grad(0), *groups);
           if (b.needs(0)) {
             const auto [out, add] = b.target(0);
-            run_rows(g, matmul_operand(weight, precision), false, *groups, out, add);
+            run_rows(g, weight, false, *groups, out, add);
           }
           b.weight_gradient(1, [rows, g, weight, groups](GradSlot& slot) {
             const auto target = slot.target(weight.shape(), weight.dtype(), weight.device());

@@ -106,7 +106,7 @@ TEST_CASE("linear_cross_entropy over several chunks", "[unit][ops]") {
                            2e-5;
     CHECK(head.grad().data<double>()[i] == Approx(numeric).epsilon(1e-6));
   }
-  // An ignored token has no gradient; the last one of the second chunk has.
+  // An ignored token has no gradient; the last one, in the third chunk, has.
   CHECK(hidden.grad().data<double>()[3 * 2] == 0.0);
   CHECK(hidden.grad().data<double>()[1099 * 2] != 0.0);
 }
