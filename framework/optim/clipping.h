@@ -2,8 +2,9 @@
 // Clipping by the global norm over every kind of gradient.
 //
 //   double sum = gradient_square_sum(replicated) + all_reduce(gradient_square_sum(sharded));
-//   double scale = clip_factor(sum, clip_norm);     // the same on all ranks; given to
-//   Optimizer::step
+//   double scale = clip_factor(sum, clip_norm);
+//
+// The scale is the same on all ranks; Optimizer::step takes it.
 
 #include <cstdint>
 #include <vector>

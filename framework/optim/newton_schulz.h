@@ -11,10 +11,9 @@ namespace fulcrum {
 std::int64_t newton_schulz_scratch(std::int64_t rows, std::int64_t cols);
 
 // Replaces x = U Σ Vᵀ [rows, cols] by about U Vᵀ: x is divided by its Frobenius norm, then
-//   x ← a·x + (b·A + c·A²)·x,  A = x·xᵀ,  (a, b, c) = (3.4445, −4.7750, 2.0315)   (Jordan et al.
-//   2024)
-// takes every singular value that is not tiny into about [0.7, 1.2] within five iterations. A zero
-// matrix stays zero. Follows ops::matmul_precision(). T is float or double.
+//   x ← a·x + (b·A + c·A²)·x,  A = x·xᵀ,  (a, b, c) = (3.4445, −4.7750, 2.0315)
+// (Jordan et al. 2024) takes every singular value that is not tiny into about [0.7, 1.2] within
+// five iterations. A zero matrix stays zero. Follows ops::matmul_precision(). T is float or double.
 template <class T>
 void orthogonalize(T* x, std::int64_t rows, std::int64_t cols, std::int64_t iterations, T* scratch);
 

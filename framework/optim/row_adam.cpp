@@ -11,7 +11,7 @@
 namespace fulcrum {
 namespace {
 constexpr std::int64_t kParallel = 16384;  // elements from which threads pay
-constexpr std::int64_t kAhead = 4;         // rows fetched ahead of a random access
+constexpr std::int64_t kAhead = 12;        // rows fetched ahead of a random access
 }  // namespace
 
 RowAdam::RowAdam(std::vector<Parameter*> tables, const RowAdamOptions& options)
@@ -52,6 +52,7 @@ void RowAdam::update_table(std::size_t k, const Tensor& rows, const Tensor& valu
       __builtin_prefetch(w + ahead, 1);
       __builtin_prefetch(m + ahead, 1);
       __builtin_prefetch(v + ahead, 1);
+      __builtin_prefetch(row_steps + row[i + kAhead], 1);
     }
     const std::int64_t t = std::min<std::int64_t>(++row_steps[row[i]], last);
     const AdamConstants<T> constants(options_.beta1, options_.beta2, options_.eps, lr,

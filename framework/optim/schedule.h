@@ -8,13 +8,15 @@ namespace fulcrum {
 
 enum class ScheduleShape : std::uint8_t { constant, step, cosine, wsd };
 
-// With n steps, s = 0 … n − 1, and p = (s − warmup) / (n − warmup):
-//   s < warmup   (s + 1) / warmup, a line from near zero to the peak
+// With n steps, s = 0 … n − 1, and f = final_fraction, times peak:
+//   s < warmup   (s + 1) / warmup: a line from near zero to the peak
 //   constant     1
-//   step         gamma^(number of milestones m with s ≥ m·n): DeepSeek-LLM has ×0.316 at 80 % and
-//   at 90 % cosine       f + (1 − f)·(1 + cos πp) / 2 with f = final_fraction wsd          1, then
-//   over the last decay_fraction·n steps a line to f (warm-up, stable, decay)
-// all times peak. Cosine and wsd would reach f at step n. Steps from n on keep the value of n.
+//   step         gamma^(number of milestones m with s ≥ m·n)
+//   cosine       f + (1 − f)·(1 + cos πp) / 2,  p = (s − warmup) / (n − warmup)
+//   wsd          1, then over the last decay_fraction·n steps a line to f
+//
+// Step decay is that of DeepSeek-LLM by default: ×0.316 at 80 % and again at 90 %. Wsd is warm-up,
+// stable, decay. Cosine and wsd would reach f at step n; steps from n on keep that value.
 struct Schedule {
   ScheduleShape shape = ScheduleShape::cosine;
   double peak = 1e-3;
