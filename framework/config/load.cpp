@@ -20,7 +20,8 @@ std::string read_text(const fs::path& path, const std::string& wanted_by) {
     throw UserError(fmt::format(
         "{}{}: {}", wanted_by.empty() ? "" : wanted_by + ": extends: ", path.string(), why));
   };
-  if (fs::is_directory(path)) fail("is a directory; a YAML file is expected");
+  std::error_code ignored;
+  if (fs::is_directory(path, ignored)) fail("is a directory; a YAML file is expected");
   std::ifstream file(path, std::ios::binary);
   if (!file) fail(fmt::format("cannot be read: {}", std::strerror(errno)));
   return {std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};

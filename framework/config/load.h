@@ -22,8 +22,7 @@ void apply_override(Value& root, const std::string& assignment);
 // load_file, then every override in order.
 Value load(const std::filesystem::path& path, const std::vector<std::string>& overrides = {});
 
-// 32 hexadecimal digits that name a text: FNV-1a with 128 bits. Stable across machines and
-// versions.
+// 32 hexadecimal digits that name a text (FNV-1a of 128 bits), the same on every machine.
 std::string hash_text(const std::string& text);
 
 }  // namespace fulcrum::config

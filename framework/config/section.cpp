@@ -144,8 +144,6 @@ void Section::fail(std::string_view key, const std::string& message) const {
   throw UserError(text);
 }
 
-bool Section::has(std::string_view key) const { return input_ && input_->find(key); }
-
 const Value* Section::declare(std::string_view key) {
   known_.emplace_back(key);
   return input_ ? input_->find(key) : nullptr;
@@ -185,13 +183,14 @@ std::size_t Section::choose(std::string_view key, const std::vector<std::string>
 }
 
 bool Section::declare_optional(std::string_view key, bool present) {
-  known_.emplace_back(key);
-  if (output_) {
-    if (!present) output_->put(key, Value());
-    return present;
+  if (input_) {
+    const Value* value = input_->find(key);
+    present = value && value->kind != Value::Kind::null;
   }
-  const Value* value = input_->find(key);
-  return value && value->kind != Value::Kind::null;
+  if (present) return true;  // section() declares it
+  known_.emplace_back(key);
+  if (output_) output_->put(key, Value());
+  return false;
 }
 
 void Section::section(std::string_view key, const std::function<void(Section&)>& body) {

@@ -6,10 +6,9 @@
 //     s.required("name", dog.name);
 //     s.optional("legs", dog.legs, config::between(0, 4));
 //     s.choice("coat", dog.coat, {{"short", Coat::short_hair}, {"long", Coat::long_hair}});
-//     s.section("kennel", [&](config::Section& k) { k.optional("width", dog.kennel_width,
-//     config::above(0)); }); s.close();  // unknown and missing keys are reported before any rule
-//     looks at the values s.rule(dog.legs % 2 == 0, "legs", fmt::format("must be even; found {}",
-//     dog.legs));
+//     s.section("kennel", [&](config::Section& k) { k.optional("width", dog.kennel_width); });
+//     s.close();  // reports unknown and missing keys, before any rule looks at the values
+//     s.rule(dog.legs % 2 == 0, "legs", fmt::format("must be even; found {}", dog.legs));
 //   }
 //   const auto dog = config::read<DogConfig>(config::load("dog.yaml", {"legs=2"}), bind);
 //   const std::string text = config::emit_yaml(config::write(dog, bind));
@@ -49,10 +48,6 @@ class Section {
   Section(const Section&) = delete;
   Section& operator=(const Section&) = delete;
 
-  bool reading() const { return input_ != nullptr; }
-  bool has(
-      std::string_view key) const;  // the file or an override gives the key; false when writing
-
   // T: bool, int, int64_t, uint64_t, double, std::string, std::optional<double>,
   // std::vector<int64_t>, std::vector<double>, std::vector<std::string>. Numbers are those of
   // YAML 1.2 and must be finite; the range holds for each element of a list. An optional key that
@@ -90,8 +85,7 @@ class Section {
     section(key, [&](Section& nested) { body(nested, *field); });
   }
 
-  // Declares that every key is bound. Throws for the first unknown key, then for the first missing
-  // one.
+  // Declares that every key is bound. Throws for the first unknown key, then for a missing one.
   void close();
 
   // A rule over several keys: throws at the position of `key` (a path below this section) unless it
@@ -115,7 +109,7 @@ class Section {
   Value* output_;
   std::string path_;
   std::vector<std::string> known_;
-  std::string missing_;  // message about the first missing key
+  std::string missing_;  // first required key that is absent
   bool closed_ = false;
 };
 

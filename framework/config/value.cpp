@@ -11,7 +11,9 @@
 namespace fulcrum::config {
 namespace {
 
-constexpr int kMaxDepth = 64;  // an alias may contain itself
+// Aliases may contain themselves, or grow without bounds.
+constexpr int kMaxDepth = 64;
+constexpr int kMaxValues = 1 << 20;
 
 class Converter {
  public:
@@ -23,12 +25,14 @@ class Converter {
     return {source_, mark.is_null() ? 1 : mark.line + 1, mark.is_null() ? 1 : mark.column + 1};
   }
 
-  Value convert(const YAML::Node& node, int depth = 0) const {
+  Value convert(const YAML::Node& node, int depth = 0) {
     Value value;
     value.position = position(node.Mark());
     if (depth > kMaxDepth)
       throw UserError(
           fmt::format("{}: values are nested more than {} deep", value.position.text(), kMaxDepth));
+    if (++values_ > kMaxValues)
+      throw UserError(fmt::format("{}: more than {} values", value.position.text(), kMaxValues));
     if (node.IsScalar()) {
       value.kind = Value::Kind::scalar;
       value.text = node.Scalar();
@@ -44,7 +48,7 @@ class Converter {
   }
 
  private:
-  void add_entry(Value& map, const YAML::Node& key, const YAML::Node& item, int depth) const {
+  void add_entry(Value& map, const YAML::Node& key, const YAML::Node& item, int depth) {
     const Position where = position(key.Mark());
     if (!key.IsScalar()) throw UserError(where.text() + ": a key must be a name");
     for (const auto& entry : map.entries) {
@@ -60,6 +64,7 @@ class Converter {
 
   std::shared_ptr<const std::string> source_;
   bool has_lines_;
+  int values_ = 0;
 };
 
 std::vector<YAML::Node> load_all(const std::string& text, const Converter& converter) {
@@ -71,7 +76,7 @@ std::vector<YAML::Node> load_all(const std::string& text, const Converter& conve
   }
 }
 
-Value parse(const std::string& text, const Converter& converter) {
+Value parse(const std::string& text, Converter converter) {
   const auto documents = load_all(text, converter);
   if (documents.size() > 1)
     throw UserError(fmt::format("{}: one document is allowed in a file; found {}",

@@ -1,6 +1,5 @@
 #pragma once
-// A YAML document as a plain tree that remembers where every value stands, also after files were
-// merged.
+// A YAML document as a plain tree in which every value knows its place, also after a merge.
 
 #include <memory>
 #include <string>
@@ -54,8 +53,7 @@ Value parse_yaml(const std::string& text, const std::string& source);
 // The same for a value typed on the command line; every position is `source` alone.
 Value parse_inline(const std::string& text, const std::string& source);
 
-// Maps merge key by key; anything else in `over` replaces what `base` has. Positions stay those of
-// the winner.
+// Maps merge key by key; anything else in `over` replaces what `base` has. Positions stay.
 Value merge(Value base, Value over);
 
 // Block style for maps, flow style for lists; a fixed point of parse_yaml and emit_yaml.

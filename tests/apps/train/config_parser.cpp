@@ -82,3 +82,16 @@ TEST_CASE("wrong experiments name file, key and rule", "[unit][config]") {
   CHECK(message_of<UserError>([&] { load_experiment(bare); }) ==
         bare.string() + ":1:1: train.steps: a required key is missing");
 }
+
+TEST_CASE("the router presets are experiments to extend", "[unit][config]") {
+  const testing::TemporaryFolder folder;
+  for (const char* name : {"gshard", "deepseekmoe", "deepseek-v2", "deepseek-v3"}) {
+    const auto file = folder.write(
+        "run.yaml", std::string("extends: " FULCRUM_SOURCE_DIR "/configs/moe/") + name + ".yaml\n" +
+                        kModel + "  moe: {experts: 32, expert_width: 8}\n" + kTrain);
+    const auto& moe = load_experiment(file).model.moe;
+    INFO(name);
+    CHECK(moe.routed() == (name == std::string("deepseekmoe") ? 128 : 32));
+    CHECK((moe.balance.expert_loss > 0) != (moe.balance.bias_rate > 0));
+  }
+}

@@ -33,6 +33,13 @@ TEST_CASE("broken YAML is named by its place", "[unit][config]") {
   CHECK(message("a: 1\n---\nb: 2\n").find("f.yaml:3:1: one document is allowed") == 0);
   CHECK(message("[a, b]: 1\n") == "f.yaml:1:1: a key must be a name");
   CHECK(message("a: &x [*x]\n").find("nested more than") != std::string::npos);
+  std::string laughs = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n";
+  for (int i = 1; i < 9; ++i) {
+    laughs += fmt::format("a{0}: &a{0} [", i);
+    for (int k = 0; k < 10; ++k) laughs += fmt::format("*a{}, ", i - 1);
+    laughs += "]\n";
+  }
+  CHECK(message(laughs.c_str()).find("more than 1048576 values") != std::string::npos);
 }
 
 TEST_CASE("maps merge deeply, lists and scalars are replaced", "[unit][config]") {
