@@ -13,5 +13,6 @@ void add_sweep(CLI::App& app);
 void add_fit(CLI::App& app);
 void add_plan(CLI::App& app);
 void add_inspect(CLI::App& app);
+void add_export(CLI::App& app);
 
 }  // namespace fulcrum::apps

@@ -26,6 +26,8 @@ int main(int argc, char** argv) {
   // Each verb adds itself here.
   fulcrum::apps::add_plan(app);
   fulcrum::apps::add_fit(app);
+  fulcrum::apps::add_inspect(app);
+  fulcrum::apps::add_export(app);
   try {
     app.parse(argc, argv);
     return 0;

@@ -171,24 +171,17 @@ void CheckpointReader::read_rows_into(const TensorInfo& tensor, std::int64_t fir
       const auto placement = file.shards.find(tensor.name);
       if (placement == file.shards.end()) throw IoError(fmt::format("{}: missing", where));
       const Tensor part = target.slice(begin - first, end - first);
-      const hdf5::Handle dataset(
-          FULCRUM_HDF5(H5Dopen2(file.handle.get(), tensor.name.c_str(), H5P_DEFAULT), "{}", where));
-      const hdf5::Handle stored(FULCRUM_HDF5(H5Dget_space(dataset.get()), "{}", where));
-      Shape shape = tensor.shape;
-      shape[0] = shard.rows;
-      if (!(hdf5::shape_of_space(stored.get()) == shape)) {
-        throw IoError(fmt::format("{}: the shard is {}, the index says {}", where,
-                                  hdf5::shape_of_space(stored.get()), shape));
+      const Placement& stored = placement->second;
+      if (stored.shard.rows != shard.rows || stored.shard.dtype != tensor.dtype ||
+          !(stored.shard.global_shape == tensor.shape)) {
+        throw IoError(fmt::format("{}: {} {} of {}, but the index says {} {} rows of {}", where,
+                                  stored.shard.dtype, stored.shape(), stored.shard.global_shape,
+                                  tensor.dtype, shard.rows, tensor.shape));
       }
-      hdf5::select_rows(stored.get(), shape, begin - shard.first_row, end - begin);
-      const hdf5::Handle memory = hdf5::make_space(part.shape());
-      const hdf5::Handle type = hdf5::file_type(tensor.dtype);
-      FULCRUM_HDF5(
-          H5Dread(dataset.get(), type.get(), memory.get(), stored.get(), H5P_DEFAULT, part.raw()),
-          "{}", where);
+      read_shard_rows(file.handle.get(), stored, begin - shard.first_row, part, where);
       const bool whole = end - begin == shard.rows;
-      if (whole && checksum(part.raw(), static_cast<std::size_t>(part.bytes())) !=
-                       placement->second.shard.checksum) {
+      if (whole &&
+          checksum(part.raw(), static_cast<std::size_t>(part.bytes())) != stored.shard.checksum) {
         throw IoError(fmt::format("{}: its bytes do not match its checksum", where));
       }
     });

@@ -26,6 +26,8 @@ class CheckpointReader {
 
   const std::filesystem::path& folder() const { return folder_; }
   std::int64_t step() const { return marker_.step; }
+  // All files with their sizes and checksums, without their shards.
+  const std::vector<FileEntry>& files() const { return marker_.files; }
   const Attributes& attributes() const { return index_.attributes; }
   std::int64_t integer(const std::string& attribute) const;
   double real(const std::string& attribute) const;

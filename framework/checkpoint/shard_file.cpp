@@ -140,10 +140,10 @@ std::vector<Placement> placements_of(const std::filesystem::path& path) {
           std::get<std::int64_t>(attributes.at("first_row")),
           shape[0],
           std::stoull(std::get<std::string>(attributes.at("checksum")), nullptr, 16)};
-    } catch (const std::logic_error&) {  // a missing or malformed attribute, a shape without rows
-      throw IoError(fmt::format("{}: not a shard of a checkpoint", where));
-    } catch (const std::bad_variant_access&) {
-      throw IoError(fmt::format("{}: not a shard of a checkpoint", where));
+      FULCRUM_REQUIRE(placement.shape() == shape, "{} of {}", shape, placement.shard.global_shape);
+    } catch (
+        const std::exception& error) {  // a missing or malformed attribute, a shape without rows
+      throw IoError(fmt::format("{}: not a shard of a checkpoint ({})", where, error.what()));
     }
     const haddr_t offset = H5Dget_offset(dataset.get());
     placement.offset = offset == HADDR_UNDEF ? -1 : static_cast<std::int64_t>(offset);
@@ -151,6 +151,20 @@ std::vector<Placement> placements_of(const std::filesystem::path& path) {
     placements.push_back(std::move(placement));
   }
   return placements;
+}
+
+void read_shard_rows(hid_t file, const Placement& placement, std::int64_t first,
+                     const Tensor& target, const std::string& where) {
+  if (target.numel() == 0) return;
+  const hdf5::Handle dataset(
+      FULCRUM_HDF5(H5Dopen2(file, placement.shard.name.c_str(), H5P_DEFAULT), "{}", where));
+  const hdf5::Handle stored(FULCRUM_HDF5(H5Dget_space(dataset.get()), "{}", where));
+  hdf5::select_rows(stored.get(), placement.shape(), first, target.dim(0));
+  const hdf5::Handle memory = hdf5::make_space(target.shape());
+  const hdf5::Handle type = hdf5::file_type(placement.shard.dtype);
+  FULCRUM_HDF5(
+      H5Dread(dataset.get(), type.get(), memory.get(), stored.get(), H5P_DEFAULT, target.raw()),
+      "{}", where);
 }
 
 bool intact(const std::filesystem::path& path, const Placement& placement) {

@@ -28,10 +28,21 @@ struct Placement {
   ShardRecord shard;
   std::int64_t offset = -1;  // bytes from the start of the file; -1 when the shard has no elements
   std::int64_t bytes = 0;
+
+  Shape shape() const {
+    Shape shape = shard.global_shape;
+    shape[0] = shard.rows;
+    return shape;
+  }
 };
 
 // The datasets of a shard file, by name. IoError when HDF5 cannot read it.
 std::vector<Placement> placements_of(const std::filesystem::path& file);
+
+// Fills target with the rows of the shard from row `first` (of the shard) on. `file` is the open
+// file, `where` what errors begin with. To be called inside a Session.
+void read_shard_rows(hid_t file, const Placement& placement, std::int64_t first,
+                     const Tensor& target, const std::string& where);
 
 // True when the bytes of the shard have the checksum that is recorded for them.
 bool intact(const std::filesystem::path& file, const Placement& placement);
