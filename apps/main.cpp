@@ -5,17 +5,7 @@
 #include <exception>
 
 #include "apps/commands.h"
-#include "apps/commands.h"
-#include "framework/core/error.h"
-
-namespace {
-
-int report(const std::string& message, int code) {
-  std::fprintf(stderr, "fulcrum: %s\n", message.c_str());
-  return code;
-}
-
-}  // namespace
+#include "apps/exit_code.h"
 
 int main(int argc, char** argv) {
   CLI::App app(
@@ -28,16 +18,14 @@ int main(int argc, char** argv) {
   fulcrum::apps::add_fit(app);
   fulcrum::apps::add_inspect(app);
   fulcrum::apps::add_export(app);
+  fulcrum::apps::add_train(app);
   try {
     app.parse(argc, argv);
     return 0;
   } catch (const CLI::ParseError& error) {
     return app.exit(error) == 0 ? 0 : 2;
-  } catch (const fulcrum::IoError& error) {
-    return report(error.what(), 1);
-  } catch (const fulcrum::UserError& error) {
-    return report(error.what(), 2);
   } catch (const std::exception& error) {
-    return report(error.what(), 1);
+    std::fprintf(stderr, "fulcrum: %s\n", error.what());
+    return fulcrum::apps::exit_code(error);
   }
 }

@@ -7,6 +7,7 @@
 #include <chrono>
 #include <cmath>
 #include <cstdlib>
+#include <filesystem>
 
 namespace fulcrum::telemetry {
 namespace {
@@ -82,9 +83,24 @@ double Progress::seconds_left() const {
          static_cast<double>(std::max<std::int64_t>(options_.total_steps - step_, 0));
 }
 
+namespace {
+
+// mpirun gives its ranks pseudo-terminals and passes on what they print: whether a person watches
+// is a question about mpirun's own standard output.
+bool launcher_has_terminal() {
+  std::error_code error;
+  const auto target =
+      std::filesystem::read_symlink("/proc/" + std::to_string(getppid()) + "/fd/1", error).string();
+  return target.starts_with("/dev/pts/") || target.starts_with("/dev/tty");
+}
+
+}  // namespace
+
 bool is_terminal(std::FILE* stream) {
   const char* kind = std::getenv("TERM");
-  return isatty(fileno(stream)) != 0 && kind != nullptr && std::string_view(kind) != "dumb";
+  if (isatty(fileno(stream)) == 0 || kind == nullptr || std::string_view(kind) == "dumb")
+    return false;
+  return std::getenv("OMPI_COMM_WORLD_SIZE") == nullptr || launcher_has_terminal();
 }
 
 std::string short_number(double value) {

@@ -1,0 +1,159 @@
+#include "apps/train/checkpoints.h"
+
+#include <optional>
+#include <span>
+
+#include "framework/checkpoint/folder.h"
+#include "framework/checkpoint/reader.h"
+#include "framework/checkpoint/shard_file.h"
+
+namespace fulcrum::apps {
+namespace {
+
+using checkpoint::TensorEntry;
+
+constexpr const char* kGuard = "guard/state";
+
+// Every tensor of the state with the rows that this rank holds.
+std::vector<TensorEntry> all_entries(const TrainingState& state) {
+  std::vector<TensorEntry> entries;
+  for (const auto& p : state.store.parameters()) {
+    entries.push_back(
+        {checkpoint::kParameters + p->name, p->value.detach(), p->global_shape, p->shard.first});
+  }
+  for (const auto& b : state.store.buffers()) {
+    entries.push_back(TensorEntry::whole(checkpoint::kBuffers + b->name, b->value));
+  }
+  for (const auto& optimizer : state.optimizers) {
+    for (const StateTensor& s : optimizer->state()) {
+      Shape global = s.value.shape();
+      global[0] = s.parameter->global_shape[0];
+      entries.push_back({s.name, s.value, global, s.parameter->shard.first});
+    }
+  }
+  return entries;
+}
+
+// Those that this rank writes: its shards, and of what every rank holds a share.
+std::vector<TensorEntry> entries_of_rank(const TrainingState& state, std::int64_t rank,
+                                         std::int64_t ranks) {
+  std::vector<TensorEntry> mine;
+  std::int64_t turn = 0;
+  for (TensorEntry& entry : all_entries(state)) {
+    const bool replicated = entry.value.shape() == entry.global_shape;
+    if (!replicated || turn++ % ranks == rank) mine.push_back(std::move(entry));
+  }
+  if (rank == 0) {
+    const std::vector<double> guard = state.guard.state();
+    mine.push_back(
+        TensorEntry::whole(kGuard, Tensor::from(guard, {static_cast<std::int64_t>(guard.size())})));
+  }
+  return mine;
+}
+
+// Texts of all ranks, in rank order.
+std::vector<std::string> gather_texts(const parallel::Communicator& world,
+                                      const std::string& text) {
+  const std::vector<std::int64_t> sizes = world.all_gather(static_cast<std::int64_t>(text.size()));
+  const Tensor bytes = Tensor::empty({static_cast<std::int64_t>(text.size())}, DType::u8);
+  bytes.copy_from_host(text.data(), bytes.bytes());
+  const Tensor all = world.all_gather(bytes, sizes);
+  std::vector<std::string> texts;
+  std::int64_t offset = 0;
+  for (const std::int64_t size : sizes) {
+    texts.emplace_back(reinterpret_cast<const char*>(all.data<std::uint8_t>()) + offset, size);
+    offset += size;
+  }
+  return texts;
+}
+
+}  // namespace
+
+Checkpoints::Checkpoints(const std::filesystem::path& directory, std::int64_t keep,
+                         const parallel::Communicator& world)
+    : directory_(directory), store_(directory, keep), world_(world) {}
+
+bool Checkpoints::exist() const {
+  return world_.any(world_.rank() == 0 && checkpoint::latest_step(directory_).has_value());
+}
+
+void Checkpoints::restore(TrainingState& state, const RunIdentity& identity) const {
+  checkpoint::CheckpointReader reader(directory_);
+  const std::string& saved = reader.text("numbers_hash");
+  if (saved != identity.numbers_hash) {
+    throw UserError(
+        fmt::format("{}: saved by a run whose model, data order or seed differ (compare its "
+                    "config.yaml, stored as attribute `config` "
+                    "of index.h5); resume with the same model, train.seed, train.sequence_length "
+                    "and train.global_batch",
+                    reader.folder().string()));
+  }
+  if (reader.text("data_checksum") != identity.data_checksum) {
+    throw UserError(
+        fmt::format("{}: saved by a run on other data; the prepared folder has changed since",
+                    reader.folder().string()));
+  }
+  reader.verify(world_.rank(), world_.size());
+  world_.barrier();  // nobody goes on from a checkpoint that another rank found damaged
+  for (const TensorEntry& entry : all_entries(state)) reader.read_into(entry);
+  for (const auto& optimizer : state.optimizers) {
+    optimizer->set_steps(reader.integer("optimizer_steps"));
+  }
+  state.guard.restore(reader.read(kGuard).to_vector<double>());
+  state.step = reader.integer("step");
+  state.tokens = reader.integer("tokens");
+  state.seconds = reader.real("seconds");
+}
+
+void Checkpoints::start(const TrainingState& state, const RunIdentity& identity) {
+  wait();
+  saving_ = state.step;
+  attributes_ = {{"step", state.step},
+                 {"tokens", state.tokens},
+                 {"seconds", state.seconds},
+                 {"optimizer_steps", state.optimizers.front()->steps()},
+                 {"ranks", static_cast<std::int64_t>(world_.size())},
+                 {"seed", static_cast<std::int64_t>(state.store.seed())},
+                 {"config", identity.config},
+                 {"numbers_hash", identity.numbers_hash},
+                 {"data_checksum", identity.data_checksum}};
+  if (world_.rank() == 0) store_.begin(saving_);
+  writer_.start(checkpoint::unfinished_folder(directory_, saving_), world_.rank(),
+                entries_of_rank(state, world_.rank(), world_.size()), attributes_);
+}
+
+std::optional<std::int64_t> Checkpoints::poll() {
+  if (saving_ < 0 || world_.any(!writer_.finished())) return std::nullopt;
+  return complete();
+}
+
+std::optional<std::int64_t> Checkpoints::wait() {
+  if (saving_ < 0) return std::nullopt;
+  return complete();
+}
+
+std::int64_t Checkpoints::complete() {
+  const std::int64_t step = std::exchange(saving_, -1);
+  std::string error;
+  std::string entry;
+  try {
+    entry = writer_.wait().to_text();
+  } catch (const std::exception& e) {
+    error = e.what();
+  }
+  const std::vector<std::string> errors = gather_texts(world_, error);
+  for (const std::string& text : errors) {
+    if (text.empty()) continue;
+    if (world_.rank() == 0) store_.abort(step);
+    throw IoError(text);
+  }
+  const std::vector<std::string> texts = gather_texts(world_, entry);
+  if (world_.rank() == 0) {
+    std::vector<checkpoint::FileEntry> files;
+    for (const std::string& text : texts) files.push_back(checkpoint::FileEntry::from_text(text));
+    store_.finalize(step, files, attributes_);
+  }
+  return step;
+}
+
+}  // namespace fulcrum::apps

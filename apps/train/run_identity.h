@@ -1,0 +1,24 @@
+#pragma once
+// What names a run, and what a resumed run must share with the one that saved.
+
+#include <nlohmann/json_fwd.hpp>
+#include <string>
+
+#include "apps/train/config.h"
+#include "data/prepared_data.h"
+
+namespace fulcrum::apps {
+
+struct RunIdentity {
+  std::string config;           // resolved, YAML
+  std::string experiment_hash;  // of all of it but the run folder
+  std::string numbers_hash;  // of the model, the seed and the data order: a resumed run keeps these
+  std::string data_checksum;  // of the prepared folder
+};
+
+RunIdentity identify(const ExperimentConfig& config, const data::PreparedData& data);
+
+// {"total", "active", "embedding", "experts", "memory", "other"}
+nlohmann::json parameter_summary(const models::ModelConfig& model);
+
+}  // namespace fulcrum::apps

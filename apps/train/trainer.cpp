@@ -1,0 +1,304 @@
+#include "apps/train/trainer.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <limits>
+#include <nlohmann/json.hpp>
+#include <numeric>
+
+#include "apps/train/evaluator.h"
+#include "data/tokenizer_compression.h"
+#include "framework/autograd/tape.h"
+#include "framework/optim/clipping.h"
+
+namespace fulcrum::apps {
+namespace {
+
+using telemetry::Phase;
+
+constexpr std::size_t kRecentLosses =
+    20;  // steps over which result.json averages the training loss
+
+double seconds_since(std::chrono::steady_clock::time_point start) {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
+// Σ g² of this rank's tables, or of everything else.
+double square_sum_of(const ParameterStore& store, bool tables) {
+  std::vector<Parameter*> chosen;
+  for (const auto& parameter : store.parameters()) {
+    if ((parameter->kind == ParameterKind::table) == tables) chosen.push_back(parameter.get());
+  }
+  return gradient_square_sum(chosen);
+}
+
+// Rank 0 holds the folder's lock. A folder with checkpoints is touched only to resume.
+std::unique_ptr<RunFolder> open_folder(const ExperimentConfig& config, const parallel::Mesh& mesh,
+                                       bool resume) {
+  if (mesh.world().rank() != 0) return nullptr;
+  auto folder = std::make_unique<RunFolder>(config.run_dir);
+  if (!resume && checkpoint::latest_step(folder->file("checkpoints"))) {
+    throw UserError(
+        fmt::format("run folder {}: holds checkpoints of an earlier run; go on with --resume, or "
+                    "choose another "
+                    "run_dir",
+                    config.run_dir));
+  }
+  return folder;
+}
+
+data::Windows windows_of(const data::PreparedData& data, data::Split split,
+                         const ExperimentConfig& config) {
+  return data::Windows(data.stream(split), config.train.sequence_length, data.vocabulary(),
+                       data.manifest().tokenizer.pad);
+}
+
+models::HashedVocabulary hashed_vocabulary(const ExperimentConfig& config,
+                                           const data::PreparedData& data) {
+  if (!config.model.dse) return {};
+  const data::TokenizerRecord& record = data.manifest().tokenizer;
+  const std::int64_t pad_id = config.model.dse->pad_id < 0 ? record.pad : config.model.dse->pad_id;
+  std::vector<std::int32_t> map(static_cast<std::size_t>(data.vocabulary()));
+  std::iota(map.begin(), map.end(), 0);
+  std::int64_t size = data.vocabulary();
+  if (config.model.dse->compress_tokenizer) {
+    const data::TokenizerCompression compression =
+        data::compress_tokenizer(*data::load_tokenizer(data.folder(), record));
+    map = compression.compressed;
+    size = compression.size;
+  }
+  return {Tensor::from(map, {data.vocabulary()}), size, map.at(static_cast<std::size_t>(pad_id))};
+}
+
+}  // namespace
+
+Trainer::Trainer(const ExperimentConfig& config, const parallel::Mesh& mesh,
+                 const data::PreparedData& data, bool resume)
+    : config_(config),
+      mesh_(mesh),
+      batches_(
+          parallel::plan_batch(mesh.shape(), config.train.global_batch, config.train.micro_batch)),
+      folder_(open_folder(config, mesh, resume)),
+      train_windows_(windows_of(data, data::Split::train, config)),
+      valid_windows_(windows_of(data, data::Split::valid, config)),
+      sampler_(train_windows_.whole(), config.train.global_batch, config.train.seed),
+      schedule_(make_schedule(config.train)),
+      state_(config, hashed_vocabulary(config, data), mesh),
+      identity_(identify(config, data)),
+      checkpoints_(config.run_dir + "/checkpoints", config.checkpoint.keep, mesh.world()) {
+  if (checkpoints_.exist()) checkpoints_.restore(state_, identity_);
+  saved_step_ = state_.step;
+  saved_at_ = state_.seconds;
+  if (!is_root()) return;
+  folder_->write("config.yaml", identity_.config);
+  metrics_ = telemetry::Metrics(config.run_dir, state_.step);
+  telemetry::ProgressOptions options;
+  options.total_steps = config.train.steps;
+  options.first_step = state_.step;
+  options.log_every = config.train.log_every;
+  options.terminal = telemetry::is_terminal(stdout);
+  progress_ = std::make_unique<telemetry::Progress>(stdout, options);
+  if (state_.step > 0) progress_->message(fmt::format("resumed at step {}", state_.step));
+}
+
+TrainResult Trainer::run() {
+  while (state_.step < config_.train.steps) {
+    const auto start = std::chrono::steady_clock::now();
+    StepReport report = train_step();
+    apply(report);
+    report.tokens = config_.train.global_batch * config_.train.sequence_length;
+    report.seconds = seconds_since(start);
+    ++state_.step;
+    state_.tokens += report.tokens;
+    state_.seconds += report.seconds;
+    publish(report);
+
+    const std::int64_t every = config_.train.validation.every;
+    if (every > 0 && state_.step % every == 0 && state_.step < config_.train.steps) validate();
+
+    const auto timed = timer_.time(Phase::checkpoint);
+    note_save(checkpoints_.poll());
+    if (save_is_due()) save();
+    if (report.signal != 0) break;
+  }
+  if (saved_step_ != state_.step) save();
+  note_save(checkpoints_.wait());
+
+  TrainResult result;
+  result.step = state_.step;
+  result.finished = state_.step >= config_.train.steps;
+  for (const double loss : recent_losses_) {
+    result.train_loss += loss / static_cast<double>(recent_losses_.size());
+  }
+  if (result.finished) {
+    result.validation_loss = validate();
+    write_result(result);
+  }
+  if (progress_) progress_->finish();
+  return result;
+}
+
+double Trainer::accumulate_gradients(StepReport& report) {
+  const std::vector<std::int64_t> samples = sampler_.samples(state_.step);
+  const std::int64_t step_tokens = config_.train.global_batch * config_.train.sequence_length;
+  double nll = 0.0;
+  double gates = 0.0;
+  std::size_t memories = 0;
+  for (std::int64_t j = 0; j < batches_.accumulation; ++j) {
+    data::Batch batch;
+    {
+      const auto timed = timer_.time(Phase::data);
+      batch = train_windows_.load(data::micro_batch_of(samples, j, batches_.accumulation,
+                                                       mesh_.data().rank(), mesh_.data().size()));
+    }
+    models::ForwardPass pass{batch};
+    pass.data_ranks = &mesh_.data();
+    pass.global_tokens = batch.ids.numel() * mesh_.data().size();
+    pass.token_weight = 1.0 / static_cast<double>(step_tokens);
+
+    Tape tape;
+    models::Loss loss;
+    {
+      const auto timed = timer_.time(Phase::forward);
+      const Tape::Scope recording(tape);
+      loss = state_.model.loss(pass, config_.train.z_loss);
+    }
+    {
+      const auto timed = timer_.time(Phase::backward);
+      if (j + 1 == batches_.accumulation) state_.reducer.arm();
+      tape.backward(loss.total);
+    }
+    nll += loss.nll_sum.data<double>()[0];
+    report.total_loss += static_cast<double>(loss.total.data<float>()[0]);
+    report.touched_rows += static_cast<double>(pass.touched_rows);
+    report.dropped_slots += static_cast<double>(pass.dropped_slots);
+    for (const double gate : pass.gate_means) gates += gate;
+    memories += pass.gate_means.size();
+  }
+  if (memories > 0) report.gate_mean = gates / static_cast<double>(memories);
+  return nll;
+}
+
+StepReport Trainer::train_step() {
+  StepReport report;
+  for (models::MoeFeedForward* moe : state_.model.mixtures()) moe->begin_step();
+  state_.reducer.begin_step();
+  const double nll = accumulate_gradients(report);
+
+  const auto timed = timer_.time(Phase::reduce);
+  state_.model.finish_step();
+  state_.reducer.finish();
+  // Dense gradients are equal on all ranks by now; rows of tables are each rank's own.
+  double sums[] = {nll,
+                   report.total_loss,
+                   square_sum_of(state_.store, /*tables=*/true),
+                   report.gate_mean.value_or(0.0),
+                   report.touched_rows,
+                   report.dropped_slots,
+                   static_cast<double>(stop_.received())};
+  mesh_.world().all_reduce(std::span<double>(sums));
+  report.loss =
+      sums[0] / static_cast<double>(config_.train.global_batch * config_.train.sequence_length);
+  report.total_loss = sums[1];
+  report.gradient_norm = std::sqrt(square_sum_of(state_.store, /*tables=*/false) + sums[2]);
+  if (report.gate_mean) report.gate_mean = sums[3] / mesh_.world().size();
+  report.touched_rows = sums[4];
+  report.dropped_slots = sums[5];
+  report.signal = static_cast<int>(sums[6]);
+  report.expert_load = reduced_expert_load();
+  return report;
+}
+
+Tensor Trainer::reduced_expert_load() const {
+  const auto& mixtures = state_.model.mixtures();
+  if (mixtures.empty()) return {};
+  const auto count = static_cast<std::int64_t>(mixtures.size());
+  const Tensor load = Tensor::empty({count, mixtures.front()->experts()}, DType::i64);
+  for (std::int64_t i = 0; i < count; ++i) load.slice(i, i + 1).copy_from(mixtures[i]->load());
+  mesh_.data().all_reduce(load);
+  return load;
+}
+
+void Trainer::apply(StepReport& report) {
+  const auto timed = timer_.time(Phase::optimizer);
+  report.learning_rate = schedule_.learning_rate(state_.step);
+  report.skipped =
+      state_.guard.reason_to_skip(state_.step, report.total_loss, report.gradient_norm);
+  if (report.skipped) return;
+
+  const double scale =
+      clip_factor(report.gradient_norm * report.gradient_norm, config_.train.optimizer.clip_norm);
+  for (const auto& optimizer : state_.optimizers) optimizer->step(report.learning_rate, scale);
+  const auto& mixtures = state_.model.mixtures();
+  for (std::size_t i = 0; i < mixtures.size(); ++i) {
+    const auto row = static_cast<std::int64_t>(i);
+    mixtures[i]->update_bias(report.expert_load.slice(row, row + 1).to_vector<std::int64_t>());
+  }
+}
+
+void Trainer::publish(const StepReport& report) {
+  recent_losses_.push_back(report.loss);
+  if (recent_losses_.size() > kRecentLosses) recent_losses_.erase(recent_losses_.begin());
+  const telemetry::StepTimer::Seconds phases = timer_.take();
+  if (!is_root()) return;
+  std::vector<telemetry::Metric> metrics = metrics_of(report);
+  for (telemetry::Metric& phase : telemetry::phase_metrics(phases))
+    metrics.push_back(std::move(phase));
+  metrics.push_back({"epoch", sampler_.epochs(state_.step)});
+  metrics_.log(state_.step, metrics);
+  if (report.skipped) {
+    metrics_.event(state_.step, "skipped", *report.skipped);
+    progress_->message(fmt::format("step {} skipped: {}", state_.step, *report.skipped));
+  }
+  progress_->update(state_.step, report.loss, report.tokens);
+}
+
+double Trainer::validate() {
+  if (valid_windows_.count() == 0) return std::numeric_limits<double>::quiet_NaN();
+  const std::int64_t windows = config_.train.validation.batches * config_.train.global_batch;
+  const Evaluation result =
+      evaluate(state_.model, valid_windows_, windows, batches_.micro_batch, mesh_);
+  if (is_root()) {
+    metrics_.log(state_.step, {{"validation/loss", result.loss}});
+    progress_->message(fmt::format("step {}: validation loss {:.4f} over {} tokens", state_.step,
+                                   result.loss, result.tokens));
+  }
+  return result.loss;
+}
+
+bool Trainer::save_is_due() const {
+  const CheckpointConfig& config = config_.checkpoint;
+  if (config.every > 0 && state_.step % config.every == 0) return true;
+  if (config.every_minutes <= 0.0) return false;
+  // Clocks of ranks differ: rank 0's decides.
+  return mesh_.world().any(is_root() && state_.seconds - saved_at_ >= 60.0 * config.every_minutes);
+}
+
+void Trainer::save() {
+  note_save(checkpoints_.wait());
+  checkpoints_.start(state_, identity_);
+  saved_step_ = state_.step;
+  saved_at_ = state_.seconds;
+}
+
+void Trainer::note_save(std::optional<std::int64_t> step) {
+  if (step && is_root()) metrics_.event(*step, "checkpoint", "saved");
+}
+
+void Trainer::write_result(const TrainResult& result) const {
+  if (!is_root()) return;
+  const auto number = [](double x) {
+    return std::isfinite(x) ? nlohmann::json(x) : nlohmann::json(nullptr);
+  };
+  const nlohmann::json json = {{"step", result.step},
+                               {"train_loss", number(result.train_loss)},
+                               {"validation_loss", number(result.validation_loss)},
+                               {"tokens", state_.tokens},
+                               {"seconds", state_.seconds},
+                               {"parameters", parameter_summary(config_.model)},
+                               {"config_hash", identity_.experiment_hash}};
+  folder_->write("result.json", json.dump(2) + "\n");
+}
+
+}  // namespace fulcrum::apps

@@ -1,0 +1,74 @@
+#pragma once
+// Trains one experiment: micro-batches, reduction, clipping, optimizers, validation, checkpoints,
+// telemetry. Every rank of the job has one.
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "apps/train/checkpoints.h"
+#include "apps/train/config.h"
+#include "apps/train/run_folder.h"
+#include "apps/train/step_report.h"
+#include "apps/train/stop_signal.h"
+#include "apps/train/training_state.h"
+#include "data/prepared_data.h"
+#include "data/sampler.h"
+#include "framework/optim/schedule.h"
+#include "framework/telemetry/metrics.h"
+#include "framework/telemetry/progress.h"
+#include "framework/telemetry/step_timer.h"
+#include "parallel/mesh.h"
+
+namespace fulcrum::apps {
+
+struct TrainResult {
+  bool finished = false;  // false: stopped by a signal, with a checkpoint
+  std::int64_t step = 0;
+  double train_loss = 0.0;       // mean over the last steps
+  double validation_loss = 0.0;  // NaN without a validation split
+};
+
+class Trainer {
+ public:
+  // resume: go on from the newest checkpoint of the run folder, or begin when there is none.
+  // Without it, a folder that already holds checkpoints is refused. The model's budget is solved
+  // and its vocabulary known. Collective.
+  Trainer(const ExperimentConfig& config, const parallel::Mesh& mesh,
+          const data::PreparedData& data, bool resume);
+  TrainResult run();
+
+ private:
+  StepReport train_step();
+  double accumulate_gradients(StepReport& report);  // returns the sum of negative log-likelihoods
+  Tensor reduced_expert_load() const;
+  void apply(StepReport& report);
+  void publish(const StepReport& report);
+  double validate();
+  bool save_is_due() const;
+  void save();
+  void note_save(std::optional<std::int64_t> step);
+  void write_result(const TrainResult& result) const;
+  bool is_root() const { return mesh_.world().rank() == 0; }
+
+  ExperimentConfig config_;
+  const parallel::Mesh& mesh_;
+  parallel::BatchPlan batches_;
+  std::unique_ptr<RunFolder> folder_;  // of rank 0
+  data::Windows train_windows_;
+  data::Windows valid_windows_;
+  data::Sampler sampler_;
+  Schedule schedule_;
+  TrainingState state_;
+  RunIdentity identity_;
+  Checkpoints checkpoints_;
+  std::int64_t saved_step_ = 0;
+  double saved_at_ = 0.0;  // state_.seconds
+  telemetry::Metrics metrics_;
+  std::unique_ptr<telemetry::Progress> progress_;
+  telemetry::StepTimer timer_;
+  StopSignal stop_;
+  std::vector<double> recent_losses_;
+};
+
+}  // namespace fulcrum::apps
