@@ -20,6 +20,10 @@ blasint narrow(std::int64_t size) {
   return static_cast<blasint>(size);
 }
 
+// Multiplications below which rounding the operands and calling oneDNN costs more than the whole
+// f32 product.
+constexpr std::int64_t kLeastBf16 = 48 * 48 * 48;
+
 // A product over an empty inner dimension: c = beta · c.
 template <class T>
 void scale_rows(std::int64_t m, std::int64_t n, T beta, T* c, std::int64_t ldc) {
@@ -57,14 +61,13 @@ template <class T>
 void gemm(bool ta, bool tb, std::int64_t m, std::int64_t n, std::int64_t k, T alpha, const T* a,
           std::int64_t lda, const T* b, std::int64_t ldb, T beta, T* c, std::int64_t ldc) {
   if constexpr (std::is_same_v<T, float>) {
-    // oneDNN adds to c or overwrites it; other beta have no bf16 path.
-    if (matmul_precision() == MatmulPrecision::bf16 && (beta == 0.0f || beta == 1.0f)) {
+    if (matmul_precision() == MatmulPrecision::bf16 && m * n * k >= kLeastBf16) {
       const Tensor x = Tensor::empty({ta ? k : m, ta ? m : k}, DType::bf16);
       const Tensor y = Tensor::empty({tb ? n : k, tb ? k : n}, DType::bf16);
       round_rows(a, lda, alpha, x);
       round_rows(b, ldb, 1.0f, y);
       return gemm_bf16(ta, tb, m, n, k, x.data<BFloat16>(), x.dim(1), y.data<BFloat16>(), y.dim(1),
-                       beta == 1.0f, c, ldc);
+                       beta, c, ldc);
     }
   }
   exact_gemm(ta, tb, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc);
@@ -93,6 +96,8 @@ void multiply(const Tensor& a, bool ta, const Tensor& b, bool tb, const Tensor& 
   const std::int64_t n = out.dim(1);
   const std::int64_t k = a.dim(ta ? 0 : 1);
   if (a.dtype() == DType::bf16) {
+    if (m == 0 || n == 0) return;
+    if (k == 0) return scale_rows(m, n, add ? 1.0f : 0.0f, out.data<float>(), n);
     return gemm_bf16(ta, tb, m, n, k, a.data<BFloat16>(), a.dim(1), b.data<BFloat16>(), b.dim(1),
                      add, out.data<float>(), n);
   }

@@ -21,7 +21,8 @@ MatmulPrecision matmul_precision();
 // c = alpha · op(a) · op(b) + beta · c, row-major; op transposes when ta or tb is set. c is [m, n],
 // op(a) [m, k], op(b) [k, n]; lda, ldb and ldc are the distances between stored rows. With beta =
 // 0, c is not read. Runs on all threads, or on the calling one alone inside an OpenMP parallel
-// region. T is float or double; float follows matmul_precision().
+// region. T is float or double; float
+// follows matmul_precision(), but for products too small to gain by it.
 template <class T>
 void gemm(bool ta, bool tb, std::int64_t m, std::int64_t n, std::int64_t k, T alpha, const T* a,
           std::int64_t lda, const T* b, std::int64_t ldb, T beta, T* c, std::int64_t ldc);

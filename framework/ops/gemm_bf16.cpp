@@ -58,7 +58,7 @@ void require_bf16() {
 }
 
 void gemm_bf16(bool, bool, std::int64_t, std::int64_t, std::int64_t, const BFloat16*, std::int64_t,
-               const BFloat16*, std::int64_t, bool, float*, std::int64_t) {
+               const BFloat16*, std::int64_t, float, float*, std::int64_t) {
   require_bf16();
 }
 
@@ -80,8 +80,9 @@ struct Product {
 };
 
 struct Key {
-  bool ta, tb, add;
+  bool ta, tb;
   std::int64_t m, n, k, lda, ldb, ldc;
+  float beta;
   int threads;
   auto operator<=>(const Key&) const = default;
 };
@@ -93,9 +94,9 @@ Product build(const Key& key) {
   p.c = {{key.m, key.n}, DataType::f32, Dims{key.ldc, 1}};
   dnnl::primitive_attr attributes;
   attributes.set_scratchpad_mode(dnnl::scratchpad_mode::user);
-  if (key.add) {
+  if (key.beta != 0.0f) {
     dnnl::post_ops sum;
-    sum.append_sum(1.0f);
+    sum.append_sum(key.beta);
     attributes.set_post_ops(sum);
   }
 #if DNNL_VERSION_MAJOR >= 3
@@ -137,14 +138,9 @@ void require_bf16() {
 }
 
 void gemm_bf16(bool ta, bool tb, std::int64_t m, std::int64_t n, std::int64_t k, const BFloat16* a,
-               std::int64_t lda, const BFloat16* b, std::int64_t ldb, bool add, float* c,
+               std::int64_t lda, const BFloat16* b, std::int64_t ldb, float beta, float* c,
                std::int64_t ldc) {
-  if (m == 0 || n == 0) return;
-  if (k == 0) {
-    for (std::int64_t i = 0; i < m && !add; ++i) std::fill_n(c + i * ldc, n, 0.0f);
-    return;
-  }
-  const Product& p = product({ta, tb, add, m, n, k, lda, ldb, ldc, 0});
+  const Product& p = product({ta, tb, m, n, k, lda, ldb, ldc, beta, 0});
   const auto memory = [](const dnnl::memory::desc& description, const void* data) {
     return dnnl::memory(description, engine(), const_cast<void*>(data));
   };

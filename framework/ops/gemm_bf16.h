@@ -17,10 +17,10 @@ void round_row(const float* source, std::int64_t n, float scale, BFloat16* round
 // rounded [rows, width] bf16 = scale · source, whose rows are ld apart.
 void round_rows(const float* source, std::int64_t ld, float scale, const Tensor& rounded);
 
-// c = op(a) · op(b), or c += when add is set; arguments as in gemm. Transposed operands are read in
-// place. Inside an OpenMP parallel region it runs on the calling thread.
+// c = op(a) · op(b) + beta · c; arguments as in gemm. Transposed operands are read in place. Inside
+// an OpenMP parallel region it runs on the calling thread.
 void gemm_bf16(bool ta, bool tb, std::int64_t m, std::int64_t n, std::int64_t k, const BFloat16* a,
-               std::int64_t lda, const BFloat16* b, std::int64_t ldb, bool add, float* c,
+               std::int64_t lda, const BFloat16* b, std::int64_t ldb, float beta, float* c,
                std::int64_t ldc);
 
 }  // namespace fulcrum::ops

@@ -76,7 +76,10 @@ void product(bool ta, bool tb, std::int64_t m, std::int64_t n, std::int64_t k, c
 void product(bool ta, bool tb, std::int64_t m, std::int64_t n, std::int64_t k, const BFloat16* a,
              std::int64_t lda, const BFloat16* b, std::int64_t ldb, bool add, float* c,
              std::int64_t ldc) {
-  gemm_bf16(ta, tb, m, n, k, a, lda, b, ldb, add, c, ldc);
+  if (k == 0)
+    return exact_gemm<float>(ta, tb, m, n, 0, 1.0f, nullptr, lda, nullptr, ldb, add ? 1.0f : 0.0f,
+                             c, ldc);
+  gemm_bf16(ta, tb, m, n, k, a, lda, b, ldb, add ? 1.0f : 0.0f, c, ldc);
 }
 
 struct Tile {

@@ -5,6 +5,8 @@
 namespace fulcrum::ops {
 namespace {
 
+constexpr std::int64_t kLeastRows = 8;
+
 // Rows of a tensor of any rank: [..., width] → [rows, width].
 Tensor as_rows(const Tensor& x) {
   std::int64_t rows = 1;
@@ -50,6 +52,8 @@ Tensor linear(const Tensor& x, const Tensor& weight, MatmulPrecision precision) 
   FULCRUM_REQUIRE(x.dim(-1) == weight.dim(1),
                   "linear: the last dimension of x must be the weight's input; got {} and {}",
                   x.shape(), weight.shape());
+  // For few rows, as in generation, rounding the weight would cost more than the product.
+  if (as_rows(x).dim(0) < kLeastRows) precision = MatmulPrecision::f32;
   const Tensor rows = matmul_operand(as_rows(x.detach()), precision);
   Shape shape = x.shape();
   shape[-1] = weight.dim(0);

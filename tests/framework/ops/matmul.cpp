@@ -162,6 +162,29 @@ TEST_CASE("bf16 products equal exact products of rounded inputs", "[unit][ops]")
   }
 }
 
+TEST_CASE("bf16 gemm scales and adds", "[unit][ops]") {
+  if (!have_bf16()) return;
+  const Tensor a = random({64, 40}, 1).to(DType::f32);
+  const Tensor b = random({40, 80}, 2).to(DType::f32);
+  for (const float beta : {0.0f, 1.0f, -0.75f}) {
+    const Tensor c = random({64, 80}, 3).to(DType::f32);
+    const Tensor expected = add(reference(rounded(scale(a, 2.5)), rounded(b), false, false),
+                                scale(c.to(DType::f64), beta));
+    const Bf16Scope scope;
+    gemm<float>(false, false, 64, 80, 40, 2.5f, a.data<float>(), 40, b.data<float>(), 80, beta,
+                c.data<float>(), 80);
+    CHECK(relative_error(c, expected) < 1e-6);
+  }
+}
+
+TEST_CASE("bf16 products of empty matrices", "[unit][ops]") {
+  if (!have_bf16()) return;
+  const Bf16Scope scope;
+  const auto zeros = [](const Shape& shape) { return Tensor::zeros(shape, DType::f32); };
+  CHECK(matmul(zeros({0, 3}), zeros({3, 4})).shape() == Shape({0, 4}));
+  CHECK(matmul(zeros({2, 0}), zeros({0, 2})).to_vector<float>() == std::vector<float>(4, 0.0f));
+}
+
 TEST_CASE("bf16 linear: gradients are those of the rounded operands", "[unit][ops]") {
   if (!have_bf16()) return;
   const Tensor x = make_leaf(random({2, 9, 20}, 1).to(DType::f32));
