@@ -6,6 +6,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <chrono>
+#include <cstdio>
 #include <cstdlib>
 
 #include "framework/checkpoint/background_writer.h"
@@ -49,7 +51,10 @@ TEST_CASE("a kill at any moment leaves latest good", "[unit][checkpoint][kill]")
   const int kills = option != nullptr ? std::atoi(option) : 20;
   const TemporaryFolder folder;
   const Random random(static_cast<std::uint64_t>(getpid()), stream_of("kill"));
+  // Moments spread over two saves, however slow the disk is.
+  const auto begin = std::chrono::steady_clock::now();
   save_sample(folder.path(), 1, 3, kKeep);
+  const std::chrono::duration<double, std::micro> save = std::chrono::steady_clock::now() - begin;
   std::int64_t step = 1;
   int inside = 0;
   for (int kill_number = 0; kill_number < kills; ++kill_number) {
@@ -57,7 +62,7 @@ TEST_CASE("a kill at any moment leaves latest good", "[unit][checkpoint][kill]")
     REQUIRE(child >= 0);
     if (child == 0) save_for_ever(folder.path(), step);
     const auto index = static_cast<std::uint64_t>(kill_number);
-    usleep(static_cast<useconds_t>(60'000.0 * random.uniform(index)));
+    usleep(static_cast<useconds_t>(2.0 * save.count() * random.uniform(index)));
     REQUIRE(kill(child, SIGKILL) == 0);
     int status = 0;
     REQUIRE(waitpid(child, &status, 0) == child);
@@ -77,6 +82,7 @@ TEST_CASE("a kill at any moment leaves latest good", "[unit][checkpoint][kill]")
       REQUIRE(damage_of(other.path) == "");
   }
   CHECK(inside > 0);  // else no kill met a save
+  CHECK(step > 1);    // else no save came to its end
   save_sample(folder.path(), step + 1, 1, kKeep);
   CHECK(!has_unfinished(folder.path()));
   CHECK(step_folders(folder.path()).size() == kKeep);
