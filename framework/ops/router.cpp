@@ -18,7 +18,7 @@ template <class T>
 void softmax_row(const T* x, std::int64_t n, T* y) {
   T top = x[0];
 #pragma omp simd reduction(max : top)
-  for (std::int64_t i = 1; i < n; ++i) top = std::max(top, x[i]);
+  for (std::int64_t i = 1; i < n; ++i) top = x[i] > top ? x[i] : top;
   T sum = 0;
 #pragma omp simd reduction(+ : sum)
   for (std::int64_t i = 0; i < n; ++i) {
