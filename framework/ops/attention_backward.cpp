@@ -60,14 +60,14 @@ class QueryHead {
 };
 
 // Transposed tiles [keys, queries]: scores become probabilities p, and their gradients p · (dp −
-// delta). On the diagonal key r is seen by the queries from r on.
+// delta). Row r is not seen by the first hidden + r queries.
 template <class T>
-void probability_tile(std::int64_t keys, bool diagonal, const T* log_sum, const T* delta, T* scores,
-                      T* grads) {
+void probability_tile(std::int64_t keys, std::int64_t hidden, const T* log_sum, const T* delta,
+                      T* scores, T* grads) {
   for (std::int64_t r = 0; r < keys; ++r) {
     T* p = scores + r * kTile;
     T* g = grads + r * kTile;
-    if (diagonal) hide(p, 0, r);
+    if (hidden + r > 0) hide(p, 0, hidden + r);
 #pragma omp simd
     for (std::int64_t c = 0; c < kTile; ++c) {
       p[c] = fast_exp(p[c] - log_sum[c]);
@@ -75,6 +75,93 @@ void probability_tile(std::int64_t keys, bool diagonal, const T* log_sum, const 
     }
   }
 }
+
+// Backward of one thread.
+template <class T>
+class BackwardPass {
+ public:
+  BackwardPass(const AttentionSizes& z, const AttentionInputs<T>& in,
+               const AttentionOutputs<T>& out, T scale, const AttentionTarget<T>& dq,
+               const AttentionTarget<T>& dk, const AttentionTarget<T>& dv)
+      : z_(z),
+        in_(in),
+        out_(out),
+        scale_(scale),
+        dq_(dq),
+        dk_(dk),
+        dv_(dv),
+        head_(z),
+        scratch_(Tensor::zeros({2, kTile * kTile}, dtype_of<T>)),
+        p_(scratch_.data<T>()),
+        ds_(p_ + kTile * kTile) {}
+
+  // Key head kv of all sequences (b · KV + its head) with the query heads of its group.
+  void run(std::int64_t kv) {
+    for (std::int64_t member = 0; member < z_.group(); ++member) {
+      const std::int64_t q = kv * z_.group() + member;  // b · H + h
+      const std::int64_t query_row = q * z_.length;
+      head_.load(in_.query + query_row * z_.dim, out_.log_sum + query_row, out_.output, out_.grad,
+                 q / z_.heads, q % z_.heads);
+      for (std::int64_t j = 0; j < z_.tiles(); ++j) {
+        const std::int64_t key_row = kv * z_.length + j * kTile;
+        const std::int64_t keys = z_.rows(j);
+        // The diagonal in halves: the lower half of the keys is seen by no query of the upper half.
+        const std::int64_t half = std::min(keys, kTile / 2);
+        step(key_row, half, query_row, j, 0, true, member == 0, j == 0);
+        if (keys > half) {
+          step(key_row + half, keys - half, query_row, j, half, true, member == 0, false);
+        }
+        for (std::int64_t i = j + 1; i < z_.tiles(); ++i) {
+          step(key_row, keys, query_row, i, 0, false, false, j == 0);
+        }
+      }
+    }
+  }
+
+ private:
+  // Rows key_row .. key_row + keys against the queries of tile i from its row `first` on, where
+  // query_row is the head's first row. first_of_keys and first_of_queries: nothing has been written
+  // to their gradients yet.
+  void step(std::int64_t key_row, std::int64_t keys, std::int64_t query_row, std::int64_t i,
+            std::int64_t first, bool diagonal, bool first_of_keys, bool first_of_queries) {
+    const std::int64_t queries = z_.rows(i) - first;
+    const std::int64_t dim = z_.dim;
+    const std::int64_t width = z_.value_dim;
+    const T* k = in_.key + key_row * dim;
+    const T* v = in_.value + key_row * width;
+    const T* p = p_ + first;
+    const T* ds = ds_ + first;
+    query_row += i * kTile + first;
+    exact_gemm<T>(false, false, keys, queries, dim, scale_, k, dim, head_.query_turned(i) + first,
+                  kTile, T{0}, p_ + first, kTile);
+    exact_gemm<T>(false, false, keys, queries, width, T{1}, v, width,
+                  head_.output_grad_turned(i) + first, kTile, T{0}, ds_ + first, kTile);
+    probability_tile(keys, diagonal ? first : -kTile, head_.log_sum(i), head_.delta(i), p_, ds_);
+    if (dv_.data != nullptr) {
+      exact_gemm<T>(false, false, keys, width, queries, T{1}, p, kTile,
+                    head_.output_grad(i) + first * width, width, T(dv_.add || !first_of_keys),
+                    dv_.data + key_row * width, width);
+    }
+    if (dk_.data != nullptr) {
+      exact_gemm<T>(false, false, keys, dim, queries, scale_, ds, kTile,
+                    in_.query + query_row * dim, dim, T(dk_.add || !first_of_keys),
+                    dk_.data + key_row * dim, dim);
+    }
+    if (dq_.data != nullptr) {
+      exact_gemm<T>(true, false, queries, dim, keys, scale_, ds, kTile, k, dim,
+                    T(dq_.add || !first_of_queries), dq_.data + query_row * dim, dim);
+    }
+  }
+
+  const AttentionSizes& z_;
+  const AttentionInputs<T>& in_;
+  const AttentionOutputs<T>& out_;
+  T scale_;
+  const AttentionTarget<T>&dq_, &dk_, &dv_;
+  QueryHead<T> head_;
+  Tensor scratch_;
+  T *p_, *ds_;
+};
 
 }  // namespace
 
@@ -84,49 +171,9 @@ void attention_backward(const AttentionSizes& z, const AttentionInputs<T>& in,
                         const AttentionTarget<T>& dk, const AttentionTarget<T>& dv) {
 #pragma omp parallel if (z.parallel())
   {
-    QueryHead<T> head(z);
-    const Tensor scratch = Tensor::zeros({2, kTile * kTile}, dtype_of<T>);
-    T* p = scratch.data<T>();
-    T* ds = p + kTile * kTile;
+    BackwardPass<T> pass(z, in, out, scale, dq, dk, dv);
 #pragma omp for schedule(dynamic)
-    for (std::int64_t kv = 0; kv < z.batch * z.kv_heads; ++kv) {  // b · KV + its head
-      for (std::int64_t member = 0; member < z.group(); ++member) {
-        const std::int64_t query_head = kv * z.group() + member;  // b · H + h
-        const std::int64_t first = query_head * z.length;
-        head.load(in.query + first * z.dim, out.log_sum + first, out.output, out.grad,
-                  query_head / z.heads, query_head % z.heads);
-        for (std::int64_t j = 0; j < z.tiles(); ++j) {
-          const std::int64_t keys = z.rows(j);
-          const std::int64_t key_row = kv * z.length + j * kTile;
-          const T* k = in.key + key_row * z.dim;
-          const T* v = in.value + key_row * z.value_dim;
-          for (std::int64_t i = j; i < z.tiles(); ++i) {
-            const std::int64_t queries = z.rows(i);
-            const std::int64_t query_row = first + i * kTile;
-            exact_gemm<T>(false, false, keys, queries, z.dim, scale, k, z.dim, head.query_turned(i),
-                          kTile, T{0}, p, kTile);
-            exact_gemm<T>(false, false, keys, queries, z.value_dim, T{1}, v, z.value_dim,
-                          head.output_grad_turned(i), kTile, T{0}, ds, kTile);
-            probability_tile(keys, i == j, head.log_sum(i), head.delta(i), p, ds);
-            const bool first_of_keys = member == 0 && i == j;
-            if (dv.data != nullptr) {
-              exact_gemm<T>(false, false, keys, z.value_dim, queries, T{1}, p, kTile,
-                            head.output_grad(i), z.value_dim, T(dv.add || !first_of_keys),
-                            dv.data + key_row * z.value_dim, z.value_dim);
-            }
-            if (dk.data != nullptr) {
-              exact_gemm<T>(false, false, keys, z.dim, queries, scale, ds, kTile,
-                            in.query + query_row * z.dim, z.dim, T(dk.add || !first_of_keys),
-                            dk.data + key_row * z.dim, z.dim);
-            }
-            if (dq.data != nullptr) {
-              exact_gemm<T>(true, false, queries, z.dim, keys, scale, ds, kTile, k, z.dim,
-                            T(dq.add || j > 0), dq.data + query_row * z.dim, z.dim);
-            }
-          }
-        }
-      }
-    }
+    for (std::int64_t kv = 0; kv < z.batch * z.kv_heads; ++kv) pass.run(kv);
   }
 }
 

@@ -11,14 +11,13 @@ namespace fulcrum::ops {
 namespace {
 
 // One tile of queries against one tile of keys: scores become exp(score − max) in place, and row
-// maxima, sums and the accumulated output move to the new maximum. On the diagonal row r sees r + 1
-// keys.
+// maxima, sums and the accumulated output move to the new maximum. Row r sees seen + r keys.
 template <class T>
-void softmax_tile(std::int64_t rows, bool diagonal, T* scores, T* top, T* sum, std::int64_t width,
-                  T* output) {
+void softmax_tile(std::int64_t rows, std::int64_t seen, T* scores, T* top, T* sum,
+                  std::int64_t width, T* output) {
   for (std::int64_t r = 0; r < rows; ++r) {
     T* s = scores + r * kTile;
-    if (diagonal) hide(s, r + 1, kTile);
+    if (seen + r < kTile) hide(s, seen + r, kTile);
     T highest = top[r];
 #pragma omp simd reduction(max : highest)
     for (std::int64_t c = 0; c < kTile; ++c) highest = s[c] > highest ? s[c] : highest;
@@ -69,14 +68,11 @@ class ForwardHead {
     std::fill_n(top_, rows, -std::numeric_limits<T>::infinity());
     std::fill_n(sum_, rows, T{0});
     std::fill_n(accumulated_, rows * width, T{0});
-    for (std::int64_t j = 0; j <= i; ++j) {
-      const std::int64_t keys = z_.rows(j);
-      exact_gemm<T>(false, false, rows, keys, z_.dim, scale, query + i * kTile * z_.dim, z_.dim,
-                    keys_ + j * kTile * z_.dim, kTile, T{0}, scores_, kTile);
-      softmax_tile(rows, i == j, scores_, top_, sum_, width, accumulated_);
-      exact_gemm<T>(false, false, rows, width, keys, T{1}, scores_, kTile,
-                    value + j * kTile * width, width, T{1}, accumulated_, width);
-    }
+    for (std::int64_t j = 0; j < i; ++j) step(i, 0, rows, j, kTile, query, value, scale);
+    // The diagonal in halves: the upper half of the queries sees no key of the lower half.
+    const std::int64_t half = std::min(rows, kTile / 2);
+    step(i, 0, half, i, half, query, value, scale);
+    if (rows > half) step(i, half, rows - half, i, rows, query, value, scale);
     for (std::int64_t r = 0; r < rows; ++r) {
       log_sum[i * kTile + r] = top_[r] + std::log(sum_[r]);
       const T factor = T{1} / sum_[r];
@@ -88,6 +84,20 @@ class ForwardHead {
   }
 
  private:
+  // Rows first .. first + rows of query tile i against the first keys of tile j.
+  void step(std::int64_t i, std::int64_t first, std::int64_t rows, std::int64_t j,
+            std::int64_t keys, const T* query, const T* value, T scale) {
+    const std::int64_t width = z_.value_dim;
+    T* scores = scores_ + first * kTile;
+    T* accumulated = accumulated_ + first * width;
+    exact_gemm<T>(false, false, rows, keys, z_.dim, scale, query + (i * kTile + first) * z_.dim,
+                  z_.dim, keys_ + j * kTile * z_.dim, kTile, T{0}, scores, kTile);
+    softmax_tile(rows, i == j ? first + 1 : kTile, scores, top_ + first, sum_ + first, width,
+                 accumulated);
+    exact_gemm<T>(false, false, rows, width, keys, T{1}, scores, kTile, value + j * kTile * width,
+                  width, T{1}, accumulated, width);
+  }
+
   const AttentionSizes& z_;
   Tensor storage_;
   T *keys_, *scores_, *accumulated_, *top_, *sum_;
