@@ -67,11 +67,13 @@ class Lister {
     const std::int64_t streams = model_.hyper_connections * d_;
     add("memory.table.weight", ParameterKind::table, Part::memory_table, {rows, dse.row_width()});
     matrix("memory.key", part, streams, dse.width);
-    if (dse.bias) vector("memory.key.bias", part, streams);
     matrix("memory.value", part, d_, dse.width);
-    if (dse.bias) vector("memory.value.bias", part, d_);
     vector("memory.hidden_norm.weight", part, streams);
     vector("memory.key_norm.weight", part, streams);
+    if (dse.bias) {
+      vector("memory.key.bias", part, streams);
+      vector("memory.value.bias", part, d_);
+    }
     if (dse.convolution_kernel == 0) return;
     vector("memory.convolution_norm.weight", part, streams);
     add("memory.convolution.weight", ParameterKind::vector, part,

@@ -50,8 +50,9 @@ struct CountedTensor {
 //   embedding                 [V, d]
 //   blocks.I.memory.
 //     table                   [rows, row_width]
-//     key, value              [M·d, d_mem], [d, d_mem]; key.bias, value.bias when asked for
+//     key, value              [M·d, d_mem], [d, d_mem]
 //     hidden_norm, key_norm   [M·d]
+//     key.bias, value.bias    [M·d], [d]; only with dse.bias
 //     convolution_norm        [M·d]; absent without a convolution
 //     convolution             [M·d, kernel]
 //   blocks.I.attention_norm   [d]

@@ -47,8 +47,7 @@ Memory::Memory(ParameterStore& store, const std::string& name, const ModelConfig
       key_(store, name + ".key", config_.width, config.width, config.init_std),
       value_(store, name + ".value", config_.width, config.width, config.init_std),
       hidden_norm_(store, name + ".hidden_norm", config.width, config.norm_eps),
-      key_norm_(store, name + ".key_norm", config.width, config.norm_eps),
-      convolution_norm_(store, name + ".convolution_norm", config.width, config.norm_eps) {
+      key_norm_(store, name + ".key_norm", config.width, config.norm_eps) {
   if (config_.bias) {
     key_bias_ = &store.create(name + ".key.bias", ParameterKind::vector, {config.width},
                               Initializer::zeros());
@@ -56,6 +55,7 @@ Memory::Memory(ParameterStore& store, const std::string& name, const ModelConfig
                                 Initializer::zeros());
   }
   if (config_.convolution_kernel > 0) {
+    convolution_norm_.emplace(store, name + ".convolution_norm", config.width, config.norm_eps);
     convolution_ =
         &store.create(name + ".convolution.weight", ParameterKind::vector,
                       {config.width, config_.convolution_kernel},
@@ -95,7 +95,7 @@ Tensor Memory::forward(const Tensor& hidden, ForwardPass& pass) {
   const Tensor starts =
       config_.boundary == BoundaryPolicy::document ? pass.batch.document_start : Tensor();
   // Dilated by the longest n-gram, so that neighbouring taps see n-grams without a common token.
-  return ops::short_convolution(update, convolution_norm_.weight(), convolution_->value,
+  return ops::short_convolution(update, convolution_norm_->weight(), convolution_->value,
                                 config_.orders.back(), eps_, starts);
 }
 

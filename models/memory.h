@@ -9,6 +9,7 @@
 // them before the forward pass.
 
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "framework/nn/linear.h"
@@ -57,7 +58,7 @@ class Memory {
   Parameter* value_bias_ = nullptr;
   RmsNorm hidden_norm_;
   RmsNorm key_norm_;
-  RmsNorm convolution_norm_;
+  std::optional<RmsNorm> convolution_norm_;  // with a convolution
   Parameter* convolution_ = nullptr;
   ops::UniqueRows rows_;  // of the batch at hand
   parallel::RowRequest request_;

@@ -13,7 +13,7 @@ using models::CountedTensor;
 
 constexpr std::int64_t kValue = 4;      // bytes
 constexpr std::int64_t kRowId = 8;      // bytes
-constexpr std::int64_t kStepCount = 8;  // bytes of a table row
+constexpr std::int64_t kStepCount = 4;  // bytes of a table row
 constexpr std::int64_t kLogitsChunk = std::int64_t{8} << 20;
 
 std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }

@@ -7,7 +7,7 @@
 //                row id and 4 B a value, once for each micro-batch
 //   optimizer    AdamW: two moments, 8 B a parameter. Muon: one momentum, 4 B a parameter of the
 //                backbone's matrices and experts. Tables: two moments and a step count, 8 B a
-//                value and 8 B a row
+//                value and 4 B a row
 //   activations  what one micro-batch keeps for backward: 4 B · b·S tokens times
 //                  block    5 d (inputs and outputs of both norms, the sum between them)
 //                  full     (2 heads + 2 kv_heads)·dim + heads

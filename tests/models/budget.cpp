@@ -90,9 +90,9 @@ TEST_CASE("names and shapes of a block with memory and experts", "[unit][budget]
   // 11 13 17 19 and, for trigrams, 23 29 31 37
   CHECK(names == std::vector<std::string>{
                      "memory.table.weight [180, 8]", "memory.key.weight [64, 64]",
-                     "memory.key.bias [64]", "memory.value.weight [64, 64]",
-                     "memory.value.bias [64]", "memory.hidden_norm.weight [64]",
-                     "memory.key_norm.weight [64]", "memory.convolution_norm.weight [64]",
+                     "memory.value.weight [64, 64]", "memory.hidden_norm.weight [64]",
+                     "memory.key_norm.weight [64]", "memory.key.bias [64]",
+                     "memory.value.bias [64]", "memory.convolution_norm.weight [64]",
                      "memory.convolution.weight [64, 4]", "attention_norm.weight [64]",
                      "attention.qkv.weight [128, 64]", "attention.output.weight [64, 64]",
                      "feed_forward_norm.weight [64]", "feed_forward.router.weight [32, 64]",

@@ -65,7 +65,7 @@ TEST_CASE("tables are divided over data ranks, experts over expert ranks", "[uni
   const std::int64_t rows = one.budget.count.tables / 8;
   const std::int64_t held = (rows + 3) / 4;
   CHECK(one.memory.weights - four.memory.weights == 4 * 8 * (rows - held));
-  CHECK(one.memory.optimizer - four.memory.optimizer == (8 * 8 + 8) * (rows - held));
+  CHECK(one.memory.optimizer - four.memory.optimizer == (8 * 8 + 4) * (rows - held));
   CHECK(one.memory.dispatch == 0);
   // Two orders of two heads for each of 32 tokens; ids and rows, sent and received.
   CHECK(four.memory.dispatch == 2 * std::min<std::int64_t>(rows, 32 * 4) * (8 * 4 + 8));
