@@ -4,6 +4,7 @@
 #include "framework/ops/balance_loss.h"
 #include "framework/ops/elementwise.h"
 #include "framework/ops/grouped_matmul.h"
+#include "framework/ops/matmul.h"
 #include "framework/ops/permute.h"
 #include "framework/ops/router.h"
 #include "framework/ops/swiglu.h"
@@ -56,7 +57,8 @@ MoeFeedForward::MoeFeedForward(ParameterStore& store, const std::string& name,
 
 Tensor MoeFeedForward::forward(const Tensor& x, ForwardPass& pass) {
   const Tensor tokens = x.reshape({-1, x.dim(-1)});
-  const Tensor logits = router_(tokens);
+  // always in f32: a rounded score can send a token elsewhere
+  const Tensor logits = ops::linear(tokens, router_.weight().value, ops::MatmulPrecision::f32);
   const ops::Routing routing = ops::route(logits, bias_, router_options(config_, pass.training));
   if (pass.training) {
     add_counts(load_, routing.counts);

@@ -5,6 +5,10 @@
 #include <atomic>
 #include <limits>
 
+#ifdef FULCRUM_HAVE_ONEDNN
+#include <oneapi/dnnl/dnnl.h>
+#endif
+
 #include "framework/ops/gemm_bf16.h"
 
 namespace fulcrum::ops {
@@ -49,6 +53,17 @@ void exact_gemm(bool ta, bool tb, std::int64_t m, std::int64_t n, std::int64_t k
   if (m == 0 || n == 0) return;
   if (k == 0) return scale_rows(m, n, beta, c, ldc);
   if constexpr (std::is_same_v<T, float>) {
+#ifdef FULCRUM_HAVE_ONEDNN
+    // oneDNN is up to a third faster than OpenBLAS with a on the left as stored, and slower with it
+    // transposed.
+    if (!ta) {
+      const dnnl_status_t status =
+          dnnl_sgemm('N', tb ? 'T' : 'N', m, n, k, alpha, a, lda, b, ldb, beta, c, ldc);
+      FULCRUM_CHECK(status == dnnl_success, "dnnl_sgemm of {} x {} x {}: status {}", m, n, k,
+                    static_cast<int>(status));
+      return;
+    }
+#endif
     cblas_sgemm(CblasRowMajor, transpose(ta), transpose(tb), narrow(m), narrow(n), narrow(k), alpha,
                 a, narrow(lda), b, narrow(ldb), beta, c, narrow(ldc));
   } else {

@@ -1,9 +1,9 @@
 """Times one training step of the same model in PyTorch on the CPU, eager and compiled, and in Fulcrum.
 
-  torch_step.py CONFIG --fulcrum build/cpu/bin/fulcrum [--threads 2] [--precision f32|bf16] [--compile 0|1]
+  torch_step.py CONFIG --fulcrum build/cpu/bin/fulcrum --data FOLDER [--threads 2] [--precision f32|bf16] [--compile 0|1]
 
-CONFIG is a file of configs/bench. Fulcrum runs `train` on it (its data must be prepared) and the script reads tokens/s from the
-run's metrics; PyTorch gets random tokens of the same shapes. Medians over steps after warm-up; prints one line each and the
+CONFIG is a file of configs/bench. Fulcrum runs `train` on it and the script reads tokens/s from the
+run's metrics; FOLDER is one of `fulcrum prepare` with as many entries as the configuration's vocabulary. PyTorch gets random tokens of the same shapes. Medians over steps after warm-up; prints one line each and the
 ratio.
 """
 import argparse
@@ -22,6 +22,7 @@ import yaml
 parser = argparse.ArgumentParser()
 parser.add_argument("config")
 parser.add_argument("--fulcrum", default="")
+parser.add_argument("--data", default="")
 parser.add_argument("--threads", type=int, default=os.cpu_count())
 parser.add_argument("--precision", default="f32", choices=["f32", "bf16"])
 parser.add_argument("--compile", type=int, default=1)
@@ -184,7 +185,7 @@ def time_torch(compiled):
 
 def time_fulcrum():
     with tempfile.TemporaryDirectory() as folder:
-        subprocess.run([args.fulcrum, "train", args.config, "--set", f"run_dir={folder}/run", "--set", f"threads={args.threads}",
+        subprocess.run([args.fulcrum, "train", args.config, "--set", f"run_dir={folder}/run", "--set", f"data.path={args.data}", "--set", f"threads={args.threads}",
                         "--set", f"train.precision={args.precision}", "--set", f"train.steps={args.steps + 3}"],
                        check=True, stdout=subprocess.DEVNULL)
         with open(f"{folder}/run/metrics.jsonl") as f:
