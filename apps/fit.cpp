@@ -5,6 +5,8 @@
 
 #include "apps/commands.h"
 #include "apps/sweep/fit/output.h"
+#include "apps/sweep/point_state.h"
+#include "apps/sweep/report.h"
 #include "framework/core/error.h"
 
 namespace fulcrum::apps {
@@ -12,14 +14,25 @@ namespace {
 
 struct FitArguments {
   std::string input;
+  std::string report;
   bool json = false;
   bool log_linear = false;
   UCurveOptions options;
 };
 
+Dataset read_input(const FitArguments& arguments) {
+  if (!std::filesystem::is_directory(arguments.input))
+    return read_csv(arguments.input, arguments.log_linear ? FitKind::log_linear : FitKind::u_curve);
+  Manifest manifest = read_manifest(arguments.input);
+  if (arguments.log_linear) manifest.fit.kind = FitKind::log_linear;
+  return read_sweep(manifest);
+}
+
 void run_fit(const FitArguments& arguments) {
-  const FitKind kind = arguments.log_linear ? FitKind::log_linear : FitKind::u_curve;
-  const FitReport report = fit_dataset(read_csv(arguments.input, kind), arguments.options);
+  const FitReport report = fit_dataset(read_input(arguments), arguments.options);
+  if (!arguments.report.empty())
+    write_atomically(arguments.report, html_report(report, "Fit of " + arguments.input,
+                                                   {{"version", FULCRUM_VERSION}}));
   if (arguments.json)
     std::printf("%s\n", to_json(report).dump(2).c_str());
   else
@@ -38,6 +51,7 @@ void add_fit(CLI::App& app) {
   fit->add_flag("--json", arguments->json, "Print JSON");
   fit->add_flag("--log-linear", arguments->log_linear,
                 "Fit loss = a + b log10(slots / 1e6); the table's first column is then slots");
+  fit->add_option("--report", arguments->report, "Also write an HTML report to this file");
   fit->add_option("--draws", arguments->options.draws, "Bootstrap draws; 0 leaves intervals out")
       ->capture_default_str()
       ->check(CLI::Range(0, 1000000));

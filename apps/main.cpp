@@ -19,6 +19,7 @@ int main(int argc, char** argv) {
   fulcrum::apps::add_inspect(app);
   fulcrum::apps::add_export(app);
   fulcrum::apps::add_train(app);
+  fulcrum::apps::add_sweep(app);
   try {
     app.parse(argc, argv);
     return 0;

@@ -137,6 +137,7 @@ std::string to_yaml(const ExperimentConfig& experiment) {
 std::string config_hash(const ExperimentConfig& experiment) {
   ExperimentConfig placeless = experiment;
   placeless.run_dir.clear();
+  placeless.threads = 0;
   return config::hash_text(to_yaml(placeless));
 }
 

@@ -22,7 +22,7 @@ ExperimentConfig parse_experiment(const config::Value& root);
 // same text.
 std::string to_yaml(const ExperimentConfig& experiment);
 
-// 32 hexadecimal digits of everything but run_dir: two runs of one hash are the same experiment.
+// 32 hexadecimal digits of everything but run_dir and threads: two runs of one hash are the same experiment.
 std::string config_hash(const ExperimentConfig& experiment);
 
 }  // namespace fulcrum::apps

@@ -1,0 +1,216 @@
+#include "apps/sweep/manifest.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <fstream>
+#include <iterator>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <set>
+
+#include "framework/config/value.h"
+#include "framework/core/error.h"
+
+namespace fulcrum::apps {
+namespace {
+
+using Json = nlohmann::ordered_json;
+namespace fs = std::filesystem;
+
+constexpr int kFormat = 1;
+
+Json execution_json(const Execution& e) {
+  return {{"ranks", e.ranks},
+          {"threads", e.threads},
+          {"jobs", e.jobs},
+          {"retries", e.retries},
+          {"timeout_minutes", e.timeout_minutes},
+          {"grace_seconds", e.grace_seconds},
+          {"command", e.command}};
+}
+
+Execution execution_of(const Json& json) {
+  Execution e;
+  e.ranks = json.at("ranks");
+  e.threads = json.at("threads");
+  e.jobs = json.at("jobs");
+  e.retries = json.at("retries");
+  e.timeout_minutes = json.at("timeout_minutes");
+  e.grace_seconds = json.at("grace_seconds");
+  e.command = json.at("command").get<std::vector<std::string>>();
+  return e;
+}
+
+Json to_json(const Manifest& manifest) {
+  Json json;
+  json["format"] = kFormat;
+  json["spec"] = manifest.spec_path;
+  json["fit"] = {{"x", manifest.fit.x},
+                 {"kind", manifest.fit.kind == FitKind::u_curve ? "u-curve" : "log-linear"},
+                 {"loss", manifest.fit.loss},
+                 {"seed", manifest.fit.seed}};
+  json["execution"] = execution_json(manifest.execution);
+  json["points"] = Json::array();
+  for (const PlannedPoint& point : manifest.points) {
+    Json row = {{"id", point.id},
+                {"hash", point.hash},
+                {"name", point.name},
+                {"overrides", point.overrides},
+                {"x", point.x}};
+    if (point.seed) row["seed"] = *point.seed;
+    if (!point.curve.empty()) row["curve"] = point.curve;
+    json["points"].push_back(std::move(row));
+  }
+  return json;
+}
+
+Manifest from_json(const Json& json, const fs::path& dir) {
+  Manifest manifest;
+  manifest.dir = dir;
+  if (json.at("format") != kFormat)
+    throw UserError(fmt::format("{}: format {} is not one that this version reads ({})",
+                                (dir / "manifest.json").string(), json.at("format").dump(),
+                                kFormat));
+  manifest.spec_path = json.at("spec");
+  const Json& fit = json.at("fit");
+  manifest.fit = {fit.at("x"), fit.at("kind") == "u-curve" ? FitKind::u_curve : FitKind::log_linear,
+                  fit.at("loss"), fit.at("seed")};
+  manifest.execution = execution_of(json.at("execution"));
+  for (const Json& row : json.at("points")) {
+    PlannedPoint point;
+    point.id = row.at("id");
+    point.hash = row.at("hash");
+    point.name = row.at("name");
+    point.overrides = row.at("overrides").get<std::vector<std::string>>();
+    point.x = row.at("x");
+    if (row.contains("seed")) point.seed = row["seed"].get<std::int64_t>();
+    point.curve = row.value("curve", "");
+    manifest.points.push_back(std::move(point));
+  }
+  return manifest;
+}
+
+void flatten(const config::Value& value, const std::string& path,
+             std::map<std::string, std::string>& leaves) {
+  if (value.kind != config::Value::Kind::map) {
+    std::string text = config::emit_yaml(value);
+    text.erase(text.find_last_not_of('\n') + 1);
+    leaves[path] = text;
+    return;
+  }
+  for (const config::Value::Entry& entry : value.entries)
+    flatten(entry.value, path.empty() ? entry.key : path + "." + entry.key, leaves);
+}
+
+// Keys whose values differ between two resolved configurations.
+std::string differences(const std::string& before, const std::string& after) {
+  std::map<std::string, std::string> was, is;
+  flatten(config::parse_yaml(before, "earlier"), "", was);
+  flatten(config::parse_yaml(after, "now"), "", is);
+  std::set<std::string> keys;
+  for (const auto* leaves : {&was, &is})
+    for (const auto& leaf : *leaves) keys.insert(leaf.first);
+  std::vector<std::string> found;
+  for (const std::string& key : keys) {
+    const auto value = [&](const auto& leaves) {
+      return leaves.contains(key) ? leaves.at(key) : "nothing";
+    };
+    if (value(was) != value(is) && key != "threads" && key != "run_dir")
+      found.push_back(fmt::format("{} was {}, is {}", key, value(was), value(is)));
+  }
+  if (found.empty()) return "its configuration hash";
+  return fmt::format("{}", fmt::join(found, "; "));
+}
+
+}  // namespace
+
+std::string read_text(const fs::path& path) {
+  std::ifstream file(path, std::ios::binary);
+  if (!file)
+    throw IoError(fmt::format("{}: cannot be read: {}", path.string(), std::strerror(errno)));
+  return {std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
+}
+
+void write_atomically(const fs::path& path, const std::string& text) {
+  const std::string partial = fmt::format("{}.{}.partial", path.string(), getpid());
+  const auto fail = [&](const char* what) {
+    const int error = errno;
+    ::unlink(partial.c_str());
+    throw IoError(fmt::format("{}: {}: {}", path.string(), what, std::strerror(error)));
+  };
+  const int file = ::open(partial.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+  if (file < 0) fail("cannot be written");
+  std::size_t done = 0;
+  while (done < text.size()) {
+    const ssize_t n = ::write(file, text.data() + done, text.size() - done);
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) {
+      const int error = errno;
+      ::close(file);
+      errno = error;
+      fail("cannot be written");
+    }
+    done += static_cast<std::size_t>(n);
+  }
+  const bool synced = ::fsync(file) == 0;
+  if (::close(file) != 0 || !synced) fail("cannot be written");
+  if (::rename(partial.c_str(), path.c_str()) != 0) fail("cannot be replaced");
+}
+
+void write_manifest(const Manifest& manifest) {
+  std::error_code error;
+  for (const PlannedPoint& point : manifest.points) {
+    fs::create_directories(manifest.folder(point), error);
+    if (error)
+      throw IoError(
+          fmt::format("{}: cannot be made: {}", manifest.folder(point).string(), error.message()));
+    write_atomically(manifest.folder(point) / "config.yaml", point.config);
+  }
+  write_atomically(manifest.dir / "manifest.json", to_json(manifest).dump(2) + "\n");
+}
+
+bool has_manifest(const fs::path& dir) { return fs::exists(dir / "manifest.json"); }
+
+Manifest read_manifest(const fs::path& dir) {
+  const fs::path path = dir / "manifest.json";
+  if (!has_manifest(dir))
+    throw UserError(fmt::format("{}: is no sweep folder: it has no manifest.json", dir.string()));
+  try {
+    Manifest manifest = from_json(Json::parse(read_text(path)), dir);
+    for (PlannedPoint& point : manifest.points) {
+      const fs::path config = manifest.folder(point) / "config.yaml";
+      if (fs::exists(config)) point.config = read_text(config);
+    }
+    return manifest;
+  } catch (const Json::exception& error) {
+    throw IoError(fmt::format("{}: is not a manifest: {}", path.string(), error.what()));
+  }
+}
+
+std::string changes(const Manifest& earlier, const Manifest& planned) {
+  std::map<std::string, const PlannedPoint*> before;
+  for (const PlannedPoint& point : earlier.points) before[point.name] = &point;
+  std::string text;
+  std::set<std::string> kept;
+  for (const PlannedPoint& point : planned.points) {
+    const auto found = before.find(point.name);
+    if (found == before.end()) {
+      text += fmt::format("  new point {}\n", point.name);
+      continue;
+    }
+    kept.insert(point.name);
+    if (found->second->hash != point.hash)
+      text +=
+          fmt::format("  {}: {}\n", point.name, differences(found->second->config, point.config));
+  }
+  for (const PlannedPoint& point : earlier.points)
+    if (!kept.contains(point.name)) text += fmt::format("  {} is planned no more\n", point.name);
+  return text;
+}
+
+}  // namespace fulcrum::apps
