@@ -61,7 +61,7 @@ std::string array_script(const Manifest& manifest, const std::string& program) {
       "trap 'stopping=1; kill -TERM \"$point\" 2>/dev/null' TERM\n"
       "wait \"$point\"; code=$?\n"
       "# A trapped signal ends wait early; the point still writes its checkpoint.\n"
-      "while kill -0 \"$point\" 2>/dev/null; do wait \"$point\"; code=$?; done\n"
+      "if [ -n \"$stopping\" ]; then wait \"$point\"; code=$?; fi\n"
       "if [ -n \"$stopping\" ] && [ \"$code\" -ne 0 ] && [ \"${{SLURM_RESTART_COUNT:-0}}\" -lt {} "
       "]; then\n"
       "  scontrol requeue \"${{SLURM_ARRAY_JOB_ID}}_${{SLURM_ARRAY_TASK_ID}}\"\n"

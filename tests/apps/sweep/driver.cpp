@@ -127,7 +127,8 @@ TEST_CASE("a point that takes too long is stopped with all its processes", "[uni
 TEST_CASE("a signal stops the running points cleanly and the next call goes on with them",
           "[unit][sweep]") {
   FakeSweep sweep(
-      "if [ $calls = 1 ]; then trap 'echo saved > $run/checkpoint; exit 0' TERM; touch $run/up; "
+      "if [ $calls = 1 ]; then trap 'kill $!; echo saved > $run/checkpoint; exit 0' TERM; touch "
+      "$run/up; "
       "sleep 30 & wait; fi\n"
       "[ -f $run/checkpoint ] && [ \"$resume\" != --resume ] && exit 9\n");
   const Manifest manifest = sweep.plan();

@@ -23,9 +23,10 @@ TEST_CASE("an array task that runs out of time requeues itself", "[unit][sweep]"
   // The program runs until TERM and then ends as an interrupted point does; scontrol records its
   // arguments.
   FakeSweep sweep;
-  const auto program = sweep.folder.write("program",
-                                          "#!/bin/sh\ntrap 'echo saved > saved; exit 1' TERM\n"
-                                          "touch up; sleep 20 & wait $!; exit 0\n");
+  const auto program =
+      sweep.folder.write("program",
+                         "#!/bin/sh\ntrap 'kill $!; echo saved > saved; exit 1' TERM\n"
+                         "touch up; sleep 20 > /dev/null 2>&1 & wait $!; exit 0\n");
   const auto scontrol = sweep.folder.write("bin/scontrol", "#!/bin/sh\necho \"$@\" > requeued\n");
   std::filesystem::permissions(program, std::filesystem::perms::owner_all);
   std::filesystem::permissions(scontrol, std::filesystem::perms::owner_all);
