@@ -32,7 +32,7 @@ svg { width: 100%; height: auto; display: block; }
 table { border-collapse: collapse; margin: .5rem 0 1rem; font-variant-numeric: tabular-nums; }
 th, td { padding: .25rem .9rem .25rem 0; text-align: right; border-bottom: 1px solid var(--rule); }
 th { font-weight: 600; color: var(--soft); } th:first-child, td:first-child { text-align: left; }
-td.text { text-align: left; overflow-wrap: anywhere; }
+td.text, th.text { text-align: left; overflow-wrap: anywhere; }
 )";
 
 std::string swatch(const std::string& shape, const std::string& text) {
@@ -123,7 +123,7 @@ std::string log_linear_tables(const LogLinearFit& fit, const std::string& x_name
 std::string level_table(const CurveFit& fit, const std::string& x_name) {
   const Curve& curve = fit.u_curve ? fit.u_curve->curve : fit.log_linear->curve;
   std::string html = fmt::format(
-      "<div class='wide'><table><tr><th>{}</th><th>mean loss</th><th>runs</th><th>losses</th></tr>",
+      "<div class='wide'><table><tr><th>{}</th><th>mean loss</th><th>runs</th><th class='text'>losses</th></tr>",
       x_name == "rho" ? "ρ" : html_escaped(x_name));
   for (const Level& level : curve.levels) {
     std::string losses;
@@ -133,6 +133,12 @@ std::string level_table(const CurveFit& fit, const std::string& x_name) {
                         level.x, level.mean(), level.losses.size(), losses);
   }
   return html + "</table></div>";
+}
+
+std::string with_greek(std::string text) {
+  for (std::size_t at = 0; (at = text.find("rho", at)) != std::string::npos; at += 2)
+    text.replace(at, 3, "ρ");
+  return text;
 }
 
 std::string missing_list(const CurveData& data, const std::string& x_name) {
@@ -186,7 +192,7 @@ std::string html_report(const FitReport& report, const std::string& title,
   for (const CurveFit& fit : report.curves) {
     if (!fit.data.label.empty()) html += fmt::format("<h2>{}</h2>\n", html_escaped(fit.data.label));
     if (fit.u_curve)
-      html += fmt::format("<p class='verdict'>{}</p>\n", html_escaped(verdict(*fit.u_curve)));
+      html += fmt::format("<p class='verdict'>{}</p>\n", html_escaped(with_greek(verdict(*fit.u_curve))));
     html += figure_svg(fit, report.x_name) + legend(fit) + "\n";
     html += fit.u_curve ? u_curve_tables(*fit.u_curve)
                         : log_linear_tables(*fit.log_linear, report.x_name);
