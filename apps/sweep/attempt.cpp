@@ -140,7 +140,7 @@ PointState Attempt::outcome(const Ending& ending) const {
   std::string why;
   if (ending.success()) {
     try {
-      read_result(*manifest_, *point_, point_->hash);
+      read_result(*manifest_, *point_);
       next.status = PointStatus::done;
       ++next.attempts;
       return next;

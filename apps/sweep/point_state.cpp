@@ -68,15 +68,11 @@ void write_state(const fs::path& folder, PointState state) {
   write_atomically(folder / "state.json", json.dump(2) + "\n");
 }
 
-double read_result(const Manifest& manifest, const PlannedPoint& point, const std::string& hash) {
+double read_result(const Manifest& manifest, const PlannedPoint& point) {
   const fs::path path = manifest.run_dir(point) / "result.json";
   if (!fs::exists(path)) throw IoError(fmt::format("{}: was not written", path.string()));
   try {
     const Json json = Json::parse(read_text(path));
-    const std::string found = json.value("config_hash", "");
-    if (!hash.empty() && !found.empty() && found != hash)
-      throw IoError(fmt::format("{}: belongs to another configuration: config_hash is {}, not {}",
-                                path.string(), found, hash));
     const Json& loss = json.at(manifest.fit.loss);
     if (!loss.is_number() || !std::isfinite(loss.get<double>()))
       throw IoError(fmt::format("{}: {} is not a finite number: {}", path.string(),

@@ -28,10 +28,10 @@ struct PointState {
 PointState read_state(const std::filesystem::path& folder);  // pending when there is no file
 void write_state(const std::filesystem::path& folder, PointState state);  // stamps the heartbeat
 
-// The loss in run/result.json. Throws IoError when the file is missing, torn, or belongs to another
-// configuration: a config_hash, when present, must be `hash`.
-double read_result(const Manifest& manifest, const PlannedPoint& point,
-                   const std::string& hash = "");
+// The loss in run/result.json. Throws IoError when the file is missing or torn, or its loss is not
+// finite. (Its config_hash is not the point's: training hashes the configuration after the data and
+// the budget filled it in. A run folder is never shared between points.)
+double read_result(const Manifest& manifest, const PlannedPoint& point);
 
 // Runs that are done, by curve, and the planned ones that are not. In log-linear fits x is as the
 // axis gives it.
