@@ -15,6 +15,7 @@ int main(int argc, char** argv) {
   app.require_subcommand(1);
   // Each verb adds itself here.
   fulcrum::apps::add_plan(app);
+  fulcrum::apps::add_prepare(app);
   fulcrum::apps::add_fit(app);
   fulcrum::apps::add_inspect(app);
   fulcrum::apps::add_export(app);

@@ -1,0 +1,387 @@
+#include "data/man_text.h"
+
+#include <array>
+#include <unordered_map>
+#include <unordered_set>
+#include <vector>
+
+namespace fulcrum::data {
+namespace {
+
+using Words = std::unordered_set<std::string_view>;
+
+// Requests and macros without text of their own; whatever follows on their line is dropped.
+const Words kSilent = {
+    "TH",  "Dd", "Dt", "Os",  "Bl",   "El",    "Bd",  "Ed",  "Bk",  "Ek",    "RS", "RE",
+    "PD",  "DT", "AT", "UC",  "IX",   "Vb",    "Ve",  "EX",  "EE",  "UE",    "ME", "YS",
+    "ad",  "af", "bd", "cc",  "ce",   "ch",    "cp",  "cs",  "cu",  "di",    "da", "ds",
+    "as",  "dt", "ec", "em",  "eo",   "ev",    "fc",  "fi",  "fl",  "fp",    "ft", "fzoom",
+    "hc",  "hw", "hy", "in",  "it",   "lc",    "lg",  "ll",  "ls",  "lt",    "mc", "mk",
+    "mso", "na", "ne", "nf",  "nh",   "nm",    "nn",  "nop", "nr",  "ns",    "nx", "os",
+    "pc",  "pl", "pm", "pn",  "po",   "ps",    "rd",  "rm",  "rn",  "rr",    "rs", "rt",
+    "so",  "ss", "sv", "sy",  "ta",   "tc",    "ti",  "tl",  "tm",  "tr",    "uf", "ul",
+    "vs",  "wh", "do", "als", "warn", "color", "fam", "pso", "Bx",  "PSPIC", "EQ", "EN",
+    "T&",  "TE", "rj", "Sm",  "Rs",   "Re",    "Fo",  "Fc",  "lsm", "blm",   "c2", "ig"};
+const Words kParagraph = {"PP", "P", "LP", "Pp", "HP", "TP", "TQ", "sp", "bp", "IP", "It", "SY"};
+const Words kAlternating = {"BR", "BI", "IR", "RB", "RI", "IB"};
+// mdoc macros that may appear among the arguments of others.
+const Words kCallable = {"Ad", "Ar", "Cm", "Dv", "Em", "Er",  "Ev", "Fa", "Fl", "Fn", "Ft",
+                         "Ic", "Li", "Nm", "No", "Ns", "Oc",  "Oo", "Op", "Pa", "Pf", "Dq",
+                         "Sq", "Pq", "Qq", "Aq", "Bq", "Brq", "Ql", "St", "Sx", "Sy", "Tn",
+                         "Va", "Vt", "Xr", "Ao", "Ac", "Xo",  "Xc", "Lk", "Mt", "Ap"};
+
+const std::unordered_map<std::string_view, std::string_view> kCharacters = {
+    {"aq", "'"}, {"dq", "\""}, {"cq", "’"}, {"oq", "‘"},  {"lq", "“"}, {"rq", "”"}, {"ga", "`"},
+    {"ha", "^"}, {"ti", "~"},  {"em", "—"}, {"en", "–"},  {"hy", "-"}, {"mi", "−"}, {"bu", "•"},
+    {"co", "©"}, {"rg", "®"},  {"tm", "™"}, {"rs", "\\"}, {"sl", "/"}, {"ul", "_"}, {"bv", "|"},
+    {"ba", "|"}, {"br", "|"},  {"at", "@"}, {"sh", "#"},  {"Do", "$"}, {"lB", "["}, {"rB", "]"},
+    {"lC", "{"}, {"rC", "}"},  {"la", "⟨"}, {"ra", "⟩"},  {"->", "→"}, {"<-", "←"}, {">=", "≥"},
+    {"<=", "≤"}, {"!=", "≠"},  {"mu", "×"}, {"pl", "+"},  {"+-", "±"}, {"de", "°"}, {"ss", "ß"},
+    {"12", "½"}, {"14", "¼"},  {"34", "¾"}, {"'e", "é"},  {"`e", "è"}, {"'a", "á"}, {"`a", "à"},
+    {":a", "ä"}, {":o", "ö"},  {":u", "ü"}, {":A", "Ä"},  {":O", "Ö"}, {":U", "Ü"}, {"/o", "ø"},
+    {"oa", "å"}, {",c", "ç"},  {"~n", "ñ"}, {"sc", "§"},  {"dg", "†"}, {"Fo", "«"}, {"Fc", "»"}};
+
+std::string utf8(unsigned long point) {
+  std::string out;
+  if (point < 0x80) {
+    out += static_cast<char>(point);
+  } else if (point < 0x800) {
+    out += static_cast<char>(0xc0 | point >> 6);
+  } else if (point < 0x10000) {
+    if (point >= 0xd800 && point < 0xe000) return "";
+    out += static_cast<char>(0xe0 | point >> 12);
+    out += static_cast<char>(0x80 | (point >> 6 & 0x3f));
+  } else if (point < 0x110000) {
+    out += static_cast<char>(0xf0 | point >> 18);
+    out += static_cast<char>(0x80 | (point >> 12 & 0x3f));
+    out += static_cast<char>(0x80 | (point >> 6 & 0x3f));
+  } else {
+    return "";
+  }
+  if (point >= 0x80) out += static_cast<char>(0x80 | (point & 0x3f));
+  return out;
+}
+
+std::string character(std::string_view name) {
+  if (const auto known = kCharacters.find(name); known != kCharacters.end()) {
+    return std::string(known->second);
+  }
+  if (name.size() >= 5 && name[0] == 'u') {
+    return utf8(std::strtoul(std::string(name.substr(1)).c_str(), nullptr, 16));
+  }
+  return "";
+}
+
+// Reads the name after an escape letter at `i`: x, (xx or [xxx]. Leaves `i` after it.
+std::string_view name_at(std::string_view text, std::size_t& i) {
+  if (i >= text.size()) return {};
+  std::size_t begin = i, count = 1;
+  if (text[i] == '(') {
+    begin = i + 1;
+    count = 2;
+    i = begin + 2;
+  } else if (text[i] == '[') {
+    begin = i + 1;
+    const std::size_t end = std::min(text.find(']', begin), text.size());
+    count = end - begin;
+    i = end + 1;
+  } else {
+    ++i;
+  }
+  return begin < text.size() ? text.substr(begin, count) : std::string_view{};
+}
+
+std::string unescape(std::string_view text) {
+  std::string out;
+  for (std::size_t i = 0; i < text.size();) {
+    if (text[i] != '\\' || i + 1 == text.size()) {
+      if (text[i] != '\\') out += text[i];
+      ++i;
+      continue;
+    }
+    const char c = text[i + 1];
+    i += 2;
+    switch (c) {
+      case '"':
+      case '#':
+        return out;  // comment
+      case '-':
+        out += '-';
+        break;
+      case '\'':
+        out += '\'';
+        break;
+      case '`':
+        out += '`';
+        break;
+      case 'e':
+      case '\\':
+      case 'E':
+        out += '\\';
+        break;
+      case ' ':
+      case '~':
+      case '0':
+        out += ' ';
+        break;
+      case 't':
+        out += '\t';
+        break;
+      case '(':
+      case '[':
+        --i;
+        out += character(name_at(text, i));
+        break;
+      case '*': {
+        const std::string_view name = name_at(text, i);
+        if (name == "lq" || name == "L\"" || name == "R\"" || name == "rq") out += '"';
+        if (name == "C`" || name == "C'") out += '"';
+        if (name == "--" || name == "-") out += '-';
+        break;
+      }
+      case 'f':
+      case 'F':
+      case 'm':
+      case 'M':
+      case 'n':
+      case 'g':
+      case 'k':
+      case 'V':
+      case 'Y':
+        if (c == 'n' && i < text.size() && (text[i] == '+' || text[i] == '-')) ++i;
+        name_at(text, i);
+        break;
+      case 's':
+        if (i < text.size() && (text[i] == '+' || text[i] == '-')) ++i;
+        if (i < text.size() && (text[i] == '(' || text[i] == '[')) {
+          name_at(text, i);
+        } else if (i < text.size()) {
+          ++i;
+        }
+        break;
+      case 'h':
+      case 'v':
+      case 'w':
+      case 'l':
+      case 'L':
+      case 'D':
+      case 'o':
+      case 'b':
+      case 'A':
+      case 'B':
+      case 'C':
+      case 'H':
+      case 'N':
+      case 'R':
+      case 'S':
+      case 'X':
+      case 'Z':
+      case 'x':
+        if (i < text.size()) {  // delimited argument
+          const char delimiter = text[i];
+          i = std::min(text.find(delimiter, i + 1), text.size() - 1) + 1;
+        }
+        break;
+      default:
+        break;  // \& \| \^ \/ \, \c \% \: \) \{ \} and the like print nothing
+    }
+  }
+  return out;
+}
+
+std::vector<std::string> arguments(std::string_view line) {
+  std::vector<std::string> words;
+  for (std::size_t i = 0; i < line.size();) {
+    if (line[i] == ' ' || line[i] == '\t') {
+      ++i;
+      continue;
+    }
+    if (line.substr(i, 2) == "\\\"") break;
+    std::string word;
+    if (line[i] == '"') {
+      for (++i; i < line.size(); ++i) {
+        if (line[i] == '"' && (i + 1 == line.size() || line[i + 1] != '"')) break;
+        if (line[i] == '"') ++i;
+        word += line[i];
+      }
+      ++i;
+    } else {
+      for (; i < line.size() && line[i] != ' ' && line[i] != '\t'; ++i) {
+        word += line[i];
+        if (line[i] == '\\' && i + 1 < line.size()) word += line[++i];
+      }
+    }
+    words.push_back(unescape(word));
+  }
+  return words;
+}
+
+class Stripper {
+ public:
+  std::string run(std::string_view page) {
+    while (!page.empty()) {
+      const std::size_t end = std::min(page.find('\n'), page.size());
+      std::string_view line = page.substr(0, end);
+      page.remove_prefix(std::min(end + 1, page.size()));
+      if (line.ends_with('\r')) line.remove_suffix(1);
+      this->line(line);
+    }
+    const std::size_t last = out_.find_last_not_of(" \n");
+    out_.resize(last == std::string::npos ? 0 : last + 1);
+    if (!out_.empty()) out_ += '\n';
+    return std::move(out_);
+  }
+
+ private:
+  static int braces(std::string_view line) {
+    int depth = 0;
+    for (std::size_t i = 0; i + 1 < line.size(); ++i) {
+      if (line[i] != '\\') continue;
+      depth += (line[i + 1] == '{') - (line[i + 1] == '}');
+      ++i;
+    }
+    return depth;
+  }
+
+  void line(std::string_view line) {
+    if (!skip_until_.empty()) {
+      if (line.starts_with('.') && line.substr(1) == skip_until_) skip_until_.clear();
+      return;
+    }
+    if (depth_ > 0) {
+      depth_ = std::max(depth_ + braces(line), 0);
+      return;
+    }
+    if (table_format_) {  // the layout of a table ends with a period
+      table_format_ = !line.ends_with('.');
+      return;
+    }
+    if (line.starts_with('.') || line.starts_with('\'')) {
+      macro(line.substr(1));
+    } else if (line.find_first_not_of(" \t") == std::string_view::npos) {
+      paragraph();
+    } else if (line != "T{" && line != "T}") {
+      const std::string text = unescape(line);
+      if (!text.empty()) out_ += text + '\n';
+    }
+  }
+
+  void macro(std::string_view line) {
+    const std::size_t begin = line.find_first_not_of(" \t");
+    if (begin == std::string_view::npos) return;
+    line.remove_prefix(begin);
+    const std::size_t end = std::min(line.find_first_of(" \t"), line.size());
+    const std::string_view name = line.substr(0, end);
+    const std::string_view rest = line.substr(end);
+    if (name.starts_with("\\\"")) return;
+    if (name == "if" || name == "ie" || name == "el" || name == "while") {
+      depth_ = std::max(braces(line), 0);
+    } else if (name == "de" || name == "am" || name == "ig" || name == "de1") {
+      const auto words = arguments(rest);
+      const std::size_t at = name == "ig" ? 0 : 1;
+      skip_until_ = words.size() > at ? words[at] : ".";
+    } else if (name == "TS") {
+      table_format_ = true;
+    } else if (name == "EQ") {
+      skip_until_ = "EN";
+    } else if (name == "SH" || name == "SS" || name == "Sh" || name == "Ss") {
+      paragraph();
+      emit(join(arguments(rest), " "));
+    } else if (kParagraph.contains(name)) {
+      paragraph();
+      if (name == "IP") {
+        const auto words = arguments(rest);
+        if (!words.empty()) emit(words[0]);
+      } else if (name == "It" || name == "SY") {
+        emit(mdoc(arguments(rest)));
+      }
+    } else if (kAlternating.contains(name)) {
+      emit(join(arguments(rest), ""));
+    } else if (name == "Nd") {
+      emit("– " + join(arguments(rest), " "));
+    } else if (name == "UR" || name == "MT") {
+      emit(join(arguments(rest), " "));
+    } else if (name == "br" || kSilent.contains(name)) {
+      return;
+    } else {
+      auto words = arguments(rest);
+      words.insert(words.begin(), std::string(name));
+      emit(kCallable.contains(name) ? mdoc(words) : join({words.begin() + 1, words.end()}, " "));
+    }
+  }
+
+  // Arguments of an mdoc line: callable macros among them print their marks.
+  std::string mdoc(const std::vector<std::string>& words) {
+    std::string text, closing;
+    bool glue = true;
+    const auto add = [&](const std::string& word) {
+      const bool punctuation =
+          word.size() == 1 && std::string_view(".,:;)]?!").find(word[0]) != std::string_view::npos;
+      if (!glue && !punctuation) text += ' ';
+      text += word;
+      glue = word == "(" || word == "[";
+    };
+    for (std::size_t i = 0; i < words.size(); ++i) {
+      const std::string& word = words[i];
+      if (word == "Fl") {
+        add("-");
+        glue = true;
+      } else if (word == "Ns" || word == "Ap") {
+        if (word == "Ap") text += '\'';
+        glue = true;
+      } else if (word == "Op" || word == "Bq" || word == "Oo") {
+        add("[");
+        if (word != "Oo") closing.insert(0, "]");
+      } else if (word == "Oc") {
+        text += ']';
+      } else if (word == "Pq" || word == "Dq" || word == "Qq" || word == "Sq" || word == "Ql") {
+        const bool round = word == "Pq", single = word == "Sq" || word == "Ql";
+        add(round ? "(" : single ? "'" : "\"");
+        closing.insert(0, round ? ")" : single ? "'" : "\"");
+        glue = true;
+      } else if (word == "Nm") {
+        const bool named = i + 1 < words.size() && !kCallable.contains(words[i + 1]) &&
+                           words[i + 1].find_first_not_of(".,:;") != std::string::npos;
+        if (named && name_.empty()) name_ = words[i + 1];
+        if (!named && !name_.empty()) add(name_);
+      } else if (word == "Xr" && i + 1 < words.size()) {
+        std::string reference = words[++i];
+        if (i + 1 < words.size() && words[i + 1].find_first_of("123456789") == 0) {
+          reference += "(" + words[++i] + ")";
+        }
+        add(reference);
+      } else if (!kCallable.contains(word)) {
+        add(word);
+      }
+    }
+    return text + closing;
+  }
+
+  static std::string join(const std::vector<std::string>& words, std::string_view between) {
+    std::string text;
+    for (std::size_t i = 0; i < words.size(); ++i) {
+      if (i > 0) text += between;
+      text += words[i];
+    }
+    return text;
+  }
+
+  void emit(const std::string& text) {
+    if (!text.empty()) out_ += text + '\n';
+  }
+  void paragraph() {
+    if (!out_.empty() && !out_.ends_with("\n\n")) out_ += '\n';
+  }
+
+  std::string out_;
+  std::string name_;        // of the page's subject, for .Nm without arguments
+  std::string skip_until_;  // request that ends a definition
+  int depth_ = 0;           // of a skipped conditional block
+  bool table_format_ = false;
+};
+
+}  // namespace
+
+std::string strip_troff(std::string_view page) { return Stripper().run(page); }
+
+}  // namespace fulcrum::data
