@@ -58,6 +58,9 @@ struct MoeConfig {
   double capacity_factor =
       0.0;  // training only: drop the lowest affinities beyond factor · mean per group; 0: dropless
 
+  double undropped_sequences =
+      0.0;  // share of sequences that the capacity spares (DeepSeek-V2: 0.1)
+
   struct Balance {
     BalanceScope scope = BalanceScope::global_batch;
     double expert_loss = 0.0;         // α1
@@ -65,6 +68,7 @@ struct MoeConfig {
     double communication_loss = 0.0;  // α3, over `groups`
     double sequence_loss = 0.0;       // α of DeepSeek-V3
     double bias_rate = 0.0;           // γ: balancing by a selection bias, without a loss
+    double bias_fraction = 1.0;       // of the steps, after which the bias rests
     double z_loss = 0.0;              // mean of squared log-sum-exp of the router logits
   } balance;
 

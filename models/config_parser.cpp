@@ -71,6 +71,7 @@ void bind_moe(Section& s, MoeConfig& moe) {
   s.optional("top_groups", moe.top_groups, at_least(1));
   s.choice("group_score", moe.group_score, {{"max", GroupScore::max}, {"top2", GroupScore::top2}});
   s.optional("capacity_factor", moe.capacity_factor, at_least(0));
+  s.optional("undropped_sequences", moe.undropped_sequences, between(0, 1));
   s.section("balance", [&](Section& b) {
     auto& balance = moe.balance;
     b.choice(
@@ -81,6 +82,7 @@ void bind_moe(Section& s, MoeConfig& moe) {
     b.optional("communication_loss", balance.communication_loss, at_least(0));
     b.optional("sequence_loss", balance.sequence_loss, at_least(0));
     b.optional("bias_rate", balance.bias_rate, at_least(0));
+    b.optional("bias_fraction", balance.bias_fraction, between(0, 1));
     b.optional("z_loss", balance.z_loss, at_least(0));
   });
 }

@@ -1,6 +1,6 @@
 #include "models/moe.h"
 
-#include "framework/autograd/tape.h"
+#include "framework/core/philox.h"
 #include "framework/ops/balance_loss.h"
 #include "framework/ops/elementwise.h"
 #include "framework/ops/grouped_matmul.h"
@@ -13,7 +13,24 @@
 namespace fulcrum::models {
 namespace {
 
-ops::RouterOptions router_options(const MoeConfig& config, bool training) {
+// u8 [tokens]: the tokens of a share of sequences, drawn by their content, so that no mesh changes
+// the draw.
+Tensor tokens_of_share(const Tensor& ids, double share) {
+  const std::int64_t rows = ids.dim(0);
+  const std::int64_t length = ids.dim(1);
+  const Tensor chosen = Tensor::zeros({rows * length}, DType::u8);
+  for (std::int64_t r = 0; r < rows; ++r) {
+    const auto* bytes = reinterpret_cast<const char*>(ids.data<std::int32_t>() + r * length);
+    const std::uint64_t content =
+        stream_of({bytes, static_cast<std::size_t>(length) * sizeof(std::int32_t)});
+    if (Random(content, stream_of("undropped sequences")).uniform(0) < share) {
+      chosen.slice(r * length, (r + 1) * length).fill(1);
+    }
+  }
+  return chosen;
+}
+
+ops::RouterOptions router_options(const MoeConfig& config, const ForwardPass& pass) {
   ops::RouterOptions options;
   options.sigmoid = config.score == RouterScore::sigmoid;
   options.top_k = config.active();
@@ -22,7 +39,10 @@ ops::RouterOptions router_options(const MoeConfig& config, bool training) {
   options.groups = config.groups;
   options.top_groups = config.top_groups;
   options.group_top2 = config.group_score == GroupScore::top2;
-  options.capacity_factor = training ? config.capacity_factor : 0.0;
+  if (pass.training) options.capacity_factor = config.capacity_factor;
+  if (options.capacity_factor > 0.0 && config.undropped_sequences > 0.0) {
+    options.keep = tokens_of_share(pass.batch.ids, config.undropped_sequences);
+  }
   return options;
 }
 
@@ -59,7 +79,7 @@ Tensor MoeFeedForward::forward(const Tensor& x, ForwardPass& pass) {
   const Tensor tokens = x.reshape({-1, x.dim(-1)});
   // always in f32: a rounded score can send a token elsewhere
   const Tensor logits = ops::linear(tokens, router_.weight().value, ops::MatmulPrecision::f32);
-  const ops::Routing routing = ops::route(logits, bias_, router_options(config_, pass.training));
+  const ops::Routing routing = ops::route(logits, bias_, router_options(config_, pass));
   if (pass.training) {
     add_counts(load_, routing.counts);
     pass.dropped_slots += routing.dropped.data<std::int64_t>()[0];

@@ -230,6 +230,9 @@ void Trainer::apply(StepReport& report) {
   const double scale =
       clip_factor(report.gradient_norm * report.gradient_norm, config_.train.optimizer.clip_norm);
   for (const auto& optimizer : state_.optimizers) optimizer->step(report.learning_rate, scale);
+  const double rest =
+      config_.model.moe.balance.bias_fraction * static_cast<double>(config_.train.steps);
+  if (static_cast<double>(state_.step) >= rest) return;
   const auto& mixtures = state_.model.mixtures();
   for (std::size_t i = 0; i < mixtures.size(); ++i) {
     const auto row = static_cast<std::int64_t>(i);

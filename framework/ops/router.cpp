@@ -143,10 +143,15 @@ std::int64_t drop_lowest(const Tensor& scores, const Tensor& selected, const Rou
   std::vector<std::vector<std::int64_t>> members(static_cast<std::size_t>(options.groups));
   for (std::int64_t i = 0; i < slots; ++i) members[id[i] / per_group].push_back(i);
   std::int64_t dropped = 0;
+  const auto kept = [&, keep = options.keep.defined() ? options.keep.data<std::uint8_t>()
+                                                      : nullptr](std::int64_t slot) {
+    return keep != nullptr && keep[slot / options.top_k] != 0;
+  };
   for (auto& group : members) {
-    if (static_cast<std::int64_t>(group.size()) <= capacity) continue;
-    const auto limit = group.begin() + capacity;
-    std::nth_element(group.begin(), limit, group.end(), [&](std::int64_t a, std::int64_t b) {
+    const auto free = std::stable_partition(group.begin(), group.end(), kept);
+    if (group.end() - group.begin() <= capacity) continue;
+    const auto limit = std::max(free, group.begin() + capacity);
+    std::nth_element(free, limit, group.end(), [&](std::int64_t a, std::int64_t b) {
       const T p = affinity(a);
       const T q = affinity(b);
       return p > q || (p == q && a < b);
@@ -230,6 +235,9 @@ void require_options(const Tensor& logits, const Tensor& bias, const RouterOptio
           o.top_groups * (experts / o.groups) >= o.top_k,
       "route: top_groups must lie in [1, {}] and hold top_k = {} experts; got {} groups of {}",
       o.groups, o.top_k, o.top_groups, experts / o.groups);
+  FULCRUM_REQUIRE(
+      !o.keep.defined() || (o.keep.dtype() == DType::u8 && o.keep.shape() == Shape{logits.dim(0)}),
+      "route: keep must be u8 [{}]; got {} {}", logits.dim(0), o.keep.dtype(), o.keep.shape());
   FULCRUM_REQUIRE(o.capacity_factor >= 0.0, "route: capacity_factor must not be negative; got {}",
                   o.capacity_factor);
 }

@@ -30,6 +30,8 @@ struct RouterOptions {
   // highest score are kept; equal scores favour the earlier token. For training; evaluation passes
   // 0, which drops nothing.
   double capacity_factor = 0.0;
+  Tensor
+      keep;  // u8 [n], not 0: this token is never dropped, whatever the capacity; may be undefined
 };
 
 struct Routing {

@@ -116,6 +116,14 @@ TEST_CASE("capacity drops the lowest scores of a group", "[unit][ops]") {
   // Equal scores: the earlier tokens stay.
   const auto even = ops::route(Tensor::zeros({4, 4}, DType::f64), {}, options);
   CHECK(even.experts.to_vector<std::int32_t>() == Ids{0, 0, -1, -1});
+  // Tokens that are kept take their places first, and stay even beyond the capacity.
+  options.keep = Tensor::from<std::uint8_t>({0, 0, 1, 0}, {4});
+  CHECK(ops::route(logits, {}, options).experts.to_vector<std::int32_t>() == Ids{-1, 1, 0, -1});
+  options.keep = Tensor::from<std::uint8_t>({1, 0, 1, 1}, {4});
+  CHECK(ops::route(logits, {}, options).experts.to_vector<std::int32_t>() == Ids{0, -1, 0, 0});
+  options.keep = Tensor::from<std::uint8_t>({1, 0, 1}, {3});
+  CHECK_THROWS_AS(ops::route(logits, {}, options), ArgumentError);
+  options.keep = {};
   // A factor that covers everything drops nothing.
   options.capacity_factor = 2.0;
   CHECK(ops::route(logits, {}, options).dropped.data<std::int64_t>()[0] == 0);
