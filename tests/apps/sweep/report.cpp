@@ -61,7 +61,7 @@ TEST_CASE("an edge is named in the figure and no optimum is drawn", "[unit][swee
 TEST_CASE("reports of nothing and of one point hold together", "[unit][sweep]") {
   CHECK(html_report(report_of({}), "empty", {}).find("No point is done.") != std::string::npos);
   const std::string html = html_report(report_of({{0.5, 2.0, {}, {}}}), "one", {});
-  CHECK(html.find("Too few values of rho") != std::string::npos);
+  CHECK(html.find("Too few values of ρ") != std::string::npos);
   CHECK(html.find("nan") == std::string::npos);
   CHECK(html.find("inf") == std::string::npos);
 }
