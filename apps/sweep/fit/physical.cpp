@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <nlopt.hpp>
+#include <stdexcept>
 #include <vector>
 
 #include "framework/core/error.h"
@@ -162,12 +163,18 @@ class Projection {
   Linear linear_;
 };
 
+struct Search {
+  Projection& projection;
+  std::vector<double> best;  // the lowest point seen
+  double lowest = HUGE_VAL;
+};
+
 double objective(const std::vector<double>& theta, std::vector<double>& gradient, void* data) {
-  auto& projection = *static_cast<Projection*>(data);
+  auto& search = *static_cast<Search*>(data);
   const double alpha = std::exp(theta[0]), beta = std::exp(theta[1]), delta = std::exp(theta[2]);
-  double value = projection.solve(alpha, beta, delta);
+  double value = search.projection.solve(alpha, beta, delta);
   if (!gradient.empty()) {
-    const Theta g = projection.gradient(alpha, beta, delta);
+    const Theta g = search.projection.gradient(alpha, beta, delta);
     std::copy(g.begin(), g.end(), gradient.begin());
   }
   for (std::size_t k = 0; k < 3; ++k) {
@@ -175,28 +182,35 @@ double objective(const std::vector<double>& theta, std::vector<double>& gradient
     value += 0.5 * z * z;
     if (!gradient.empty()) gradient[k] += z / kPriorSpread[k];
   }
+  if (value < search.lowest) {
+    search.lowest = value;
+    search.best = theta;
+  }
   return value;
 }
 
 Physical search(Projection& projection, const Theta& start) {
+  std::vector<double> theta(start.begin(), start.end());
+  for (std::size_t k = 0; k < 3; ++k) theta[k] = std::clamp(theta[k], kLow[k], kHigh[k]);
+  Search state{projection, theta};
   nlopt::opt optimizer(nlopt::LD_SLSQP, 3);
   optimizer.set_lower_bounds({kLow.begin(), kLow.end()});
   optimizer.set_upper_bounds({kHigh.begin(), kHigh.end()});
-  optimizer.set_min_objective(objective, &projection);
+  optimizer.set_min_objective(objective, &state);
   optimizer.set_ftol_abs(1e-9);
   optimizer.set_xtol_abs(1e-7);
   optimizer.set_maxeval(200);
-  std::vector<double> theta(start.begin(), start.end());
-  for (std::size_t k = 0; k < 3; ++k) theta[k] = std::clamp(theta[k], kLow[k], kHigh[k]);
   double value = 0.0;
   try {
     optimizer.optimize(theta, value);
-  } catch (const nlopt::roundoff_limited&) {
-    // theta holds the best point found.
+  } catch (const std::runtime_error&) {
+    // SLSQP gives up where rounding limits it and in rare failures of its inner solver; the lowest
+    // point seen is the answer then too.
   }
+  theta = state.best;
   std::vector<double> none;
   Physical fit;
-  fit.objective = objective(theta, none, &projection);
+  fit.objective = objective(theta, none, &state);
   const Linear& linear = projection.linear();
   fit.alpha = std::exp(theta[0]), fit.beta = std::exp(theta[1]), fit.delta = std::exp(theta[2]);
   fit.a = linear.experts / fit.alpha;
