@@ -32,7 +32,10 @@ Evaluation evaluate(models::LanguageModel& model, const data::Windows& windows, 
         if (targets[t] >= 0) ++tokens;
       }
     }
-    models::ForwardPass pass{batch, /*training=*/false, &mesh.data(), ranks * batch.ids.numel()};
+    models::ForwardPass pass{batch};
+    pass.training = false;
+    pass.data_ranks = &mesh.data();
+    pass.global_tokens = ranks * batch.ids.numel();
     nll += model.loss(pass).nll_sum.data<double>()[0];
   }
   double sums[] = {nll, static_cast<double>(tokens)};
