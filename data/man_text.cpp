@@ -182,9 +182,12 @@ std::string unescape(std::string_view text) {
           i = std::min(text.find(delimiter, i + 1), text.size() - 1) + 1;
         }
         break;
-      default:
-        break;  // \& \| \^ \/ \, \c \% \: \) \{ \} and the like print nothing
+      default:  // some print nothing, the rest themselves
+        if (std::string_view("&|^/,c%:){}adurpz!?").find(c) == std::string_view::npos) out += c;
+        continue;
     }
+    // A name of one character may take several bytes.
+    while (i < text.size() && (text[i] & 0xc0) == 0x80) ++i;
   }
   return out;
 }
@@ -253,7 +256,7 @@ class Stripper {
       return;
     }
     if (table_format_) {  // the layout of a table ends with a period
-      table_format_ = !line.ends_with('.');
+      table_format_ = !line.ends_with('.') && !line.starts_with(".TE");
       return;
     }
     if (line.starts_with('.') || line.starts_with('\'')) {

@@ -289,6 +289,12 @@ cat
 Disable buffering, see
 setbuf(3).
 )");
+  // A table without a layout, and an escaped period.
+  CHECK(strip_troff(".TS\nbox;\nname\n.TE\nIt\\'s in a\\.zst\\&.\n") == "It's in a.zst.\n");
+  for (const std::string escape : {"\\f", "\\*", "\\s", "\\(", "\\h", "\\n+", "\\", "\\[é"}) {
+    CHECK(invalid_utf8(strip_troff("a" + escape + "数é" + escape + "é b\n")) ==
+          std::string_view::npos);
+  }
   CHECK(strip_troff(".so man1/other.1\n").empty());
   CHECK(strip_troff("").empty());
   CHECK(strip_troff("\\").empty());
