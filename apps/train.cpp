@@ -15,7 +15,7 @@ struct Arguments {
   std::string config;
   std::vector<std::string> overrides;
   std::string run_dir;
-  bool resume = false;
+  Resume resume;
 };
 
 // What the configuration leaves to the data and to the budget, and what this build cannot run.
@@ -44,6 +44,14 @@ void resolve(ExperimentConfig& config, const data::PreparedData& data) {
 void train(const Arguments& arguments, parallel::Session& session) {
   ExperimentConfig config = load_experiment(arguments.config, arguments.overrides);
   if (!arguments.run_dir.empty()) config.run_dir = arguments.run_dir;
+  if (config.run_dir.empty()) {
+    throw UserError(
+        fmt::format("{}: run_dir: required; give the key or --run-dir", arguments.config));
+  }
+  if (config.data.path.empty()) {
+    throw UserError(fmt::format("{}: data.path: required; give a folder made by `fulcrum prepare`",
+                                arguments.config));
+  }
   const int threads = session.set_threads(config.threads);
   parallel::set_hang_timeout(config.parallel.hang_timeout_s);
   ops::set_matmul_precision(config.train.precision == Precision::bf16 ? ops::MatmulPrecision::bf16
@@ -85,13 +93,17 @@ void add_train(CLI::App& app) {
   verb->add_option("--set", arguments->overrides,
                    "override a key: train.steps=100 (may be repeated)");
   verb->add_option("--run-dir", arguments->run_dir, "override run_dir");
-  verb->add_flag("--resume", arguments->resume,
+  verb->add_flag("--resume", arguments->resume.wanted,
                  "go on from the newest checkpoint of the run folder");
+  verb->add_option("--resume-from", arguments->resume.checkpoint,
+                   "go on from this checkpoint of the run folder: step-400");
   verb->footer(
       "Example:\n  mpirun -n 2 --bind-to none fulcrum train configs/quickstart/experiment.yaml "
       "--set train.steps=100");
-  verb->callback(
-      [arguments] { run_job([&](parallel::Session& session) { train(*arguments, session); }); });
+  verb->callback([arguments] {
+    if (!arguments->resume.checkpoint.empty()) arguments->resume.wanted = true;
+    run_job([&](parallel::Session& session) { train(*arguments, session); });
+  });
 }
 
 }  // namespace fulcrum::apps

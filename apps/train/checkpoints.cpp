@@ -12,7 +12,13 @@ namespace {
 
 using checkpoint::TensorEntry;
 
-constexpr const char* kGuard = "guard/state";
+// What has no parameter: vectors of doubles, which may be empty.
+constexpr const char* kGuard = "trainer/guard";
+constexpr const char* kRecentLosses = "trainer/recent_losses";
+
+TensorEntry vector_entry(const char* name, const std::vector<double>& values) {
+  return TensorEntry::whole(name, Tensor::from(values, {static_cast<std::int64_t>(values.size())}));
+}
 
 // Every tensor of the state with the rows that this rank holds.
 std::vector<TensorEntry> all_entries(const TrainingState& state) {
@@ -44,9 +50,8 @@ std::vector<TensorEntry> entries_of_rank(const TrainingState& state, std::int64_
     if (!replicated || turn++ % ranks == rank) mine.push_back(std::move(entry));
   }
   if (rank == 0) {
-    const std::vector<double> guard = state.guard.state();
-    mine.push_back(
-        TensorEntry::whole(kGuard, Tensor::from(guard, {static_cast<std::int64_t>(guard.size())})));
+    mine.push_back(vector_entry(kGuard, state.guard.state()));
+    mine.push_back(vector_entry(kRecentLosses, state.recent_losses));
   }
   return mine;
 }
@@ -73,12 +78,18 @@ Checkpoints::Checkpoints(const std::filesystem::path& directory, std::int64_t ke
                          const parallel::Communicator& world)
     : directory_(directory), store_(directory, keep), world_(world) {}
 
-bool Checkpoints::exist() const {
-  return world_.any(world_.rank() == 0 && checkpoint::latest_step(directory_).has_value());
+bool holds_checkpoints(const std::filesystem::path& directory) {
+  return std::filesystem::is_symlink(directory / checkpoint::kLatest) ||
+         !checkpoint::step_folders(directory).empty();
 }
 
-void Checkpoints::restore(TrainingState& state, const RunIdentity& identity) const {
-  checkpoint::CheckpointReader reader(directory_);
+bool Checkpoints::exist() const {
+  return world_.any(world_.rank() == 0 && holds_checkpoints(directory_));
+}
+
+void Checkpoints::restore(TrainingState& state, const RunIdentity& identity,
+                          const std::string& name) const {
+  checkpoint::CheckpointReader reader(name.empty() ? directory_ : directory_ / name);
   const std::string& saved = reader.text("numbers_hash");
   if (saved != identity.numbers_hash) {
     throw UserError(
@@ -100,6 +111,7 @@ void Checkpoints::restore(TrainingState& state, const RunIdentity& identity) con
     optimizer->set_steps(reader.integer("optimizer_steps"));
   }
   state.guard.restore(reader.read(kGuard).to_vector<double>());
+  state.recent_losses = reader.read(kRecentLosses).to_vector<double>();
   state.step = reader.integer("step");
   state.tokens = reader.integer("tokens");
   state.seconds = reader.real("seconds");
@@ -153,6 +165,7 @@ std::int64_t Checkpoints::complete() {
     for (const std::string& text : texts) files.push_back(checkpoint::FileEntry::from_text(text));
     store_.finalize(step, files, attributes_);
   }
+  world_.barrier();  // a rank that goes on may end the job
   return step;
 }
 

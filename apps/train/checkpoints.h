@@ -14,21 +14,25 @@
 
 namespace fulcrum::apps {
 
+// Whether the folder holds a finished checkpoint, or names one that has gone.
+bool holds_checkpoints(const std::filesystem::path& directory);
+
 class Checkpoints {
  public:
   Checkpoints(const std::filesystem::path& directory, std::int64_t keep,
               const parallel::Communicator& world);
 
-  // Whether the folder holds a checkpoint; the same answer on every rank.
+  // Rank 0's holds_checkpoints, on every rank. Collective.
   bool exist() const;
-  // Fills the state from `latest`, on whatever mesh it was saved. Throws UserError when the run
-  // that saved it differs in what decides the numbers, IoError when it is damaged. Collective.
-  void restore(TrainingState& state, const RunIdentity& identity) const;
+  // Fills the state from the checkpoint of that name, `latest` when it is empty, on whatever mesh
+  // it was saved. Throws UserError when the run that saved it differs in what decides the numbers,
+  // IoError when it is damaged. Collective.
+  void restore(TrainingState& state, const RunIdentity& identity, const std::string& name) const;
 
   // Starts to save in the background; waits for a save under way first. Collective.
   void start(const TrainingState& state, const RunIdentity& identity);
-  // Completes the save under way if all ranks have written their files. Returns its step then.
-  // Collective.
+  // Completes the save under way if all ranks have written their files. Returns its step then, when
+  // `latest` is on it. Collective.
   std::optional<std::int64_t> poll();
   // Waits for the save under way and completes it. Collective.
   std::optional<std::int64_t> wait();

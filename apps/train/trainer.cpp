@@ -38,11 +38,10 @@ std::unique_ptr<RunFolder> open_folder(const ExperimentConfig& config, const par
                                        bool resume) {
   if (mesh.world().rank() != 0) return nullptr;
   auto folder = std::make_unique<RunFolder>(config.run_dir);
-  if (!resume && checkpoint::latest_step(folder->file("checkpoints"))) {
+  if (!resume && holds_checkpoints(folder->file("checkpoints"))) {
     throw UserError(
         fmt::format("run folder {}: holds checkpoints of an earlier run; go on with --resume, or "
-                    "choose another "
-                    "run_dir",
+                    "choose another run_dir",
                     config.run_dir));
   }
   return folder;
@@ -50,8 +49,15 @@ std::unique_ptr<RunFolder> open_folder(const ExperimentConfig& config, const par
 
 data::Windows windows_of(const data::PreparedData& data, data::Split split,
                          const ExperimentConfig& config) {
-  return data::Windows(data.stream(split), config.train.sequence_length, data.vocabulary(),
-                       data.manifest().tokenizer.pad);
+  data::Windows windows(data.stream(split), config.train.sequence_length, data.vocabulary(),
+                        data.manifest().tokenizer.pad);
+  if (split == data::Split::train && windows.whole() == 0) {
+    throw UserError(fmt::format(
+        "{}: the {} tokens of the training split are too few for one sequence of "
+        "train.sequence_length {} and the token after it",
+        data.folder().string(), windows.stream().tokens(), config.train.sequence_length));
+  }
+  return windows;
 }
 
 models::HashedVocabulary hashed_vocabulary(const ExperimentConfig& config,
@@ -74,12 +80,12 @@ models::HashedVocabulary hashed_vocabulary(const ExperimentConfig& config,
 }  // namespace
 
 Trainer::Trainer(const ExperimentConfig& config, const parallel::Mesh& mesh,
-                 const data::PreparedData& data, bool resume)
+                 const data::PreparedData& data, const Resume& resume)
     : config_(config),
       mesh_(mesh),
       batches_(
           parallel::plan_batch(mesh.shape(), config.train.global_batch, config.train.micro_batch)),
-      folder_(open_folder(config, mesh, resume)),
+      folder_(open_folder(config, mesh, resume.wanted)),
       train_windows_(windows_of(data, data::Split::train, config)),
       valid_windows_(windows_of(data, data::Split::valid, config)),
       sampler_(train_windows_.whole(), config.train.global_batch, config.train.seed),
@@ -87,12 +93,14 @@ Trainer::Trainer(const ExperimentConfig& config, const parallel::Mesh& mesh,
       state_(config, hashed_vocabulary(config, data), mesh),
       identity_(identify(config, data)),
       checkpoints_(config.run_dir + "/checkpoints", config.checkpoint.keep, mesh.world()) {
-  if (checkpoints_.exist()) checkpoints_.restore(state_, identity_);
+  if (!resume.checkpoint.empty() || checkpoints_.exist()) {
+    checkpoints_.restore(state_, identity_, resume.checkpoint);
+  }
   saved_step_ = state_.step;
   saved_at_ = state_.seconds;
   if (!is_root()) return;
   folder_->write("config.yaml", identity_.config);
-  metrics_ = telemetry::Metrics(config.run_dir, state_.step);
+  metrics_ = telemetry::Metrics(config.run_dir, state_.step + 1);  // steps are logged once done
   telemetry::ProgressOptions options;
   options.total_steps = config.train.steps;
   options.first_step = state_.step;
@@ -110,6 +118,7 @@ TrainResult Trainer::run() {
     report.tokens = config_.train.global_batch * config_.train.sequence_length;
     report.seconds = seconds_since(start);
     ++state_.step;
+    report.epoch = sampler_.epochs(state_.step);
     state_.tokens += report.tokens;
     state_.seconds += report.seconds;
     publish(report);
@@ -128,8 +137,8 @@ TrainResult Trainer::run() {
   TrainResult result;
   result.step = state_.step;
   result.finished = state_.step >= config_.train.steps;
-  for (const double loss : recent_losses_) {
-    result.train_loss += loss / static_cast<double>(recent_losses_.size());
+  for (const double loss : state_.recent_losses) {
+    result.train_loss += loss / static_cast<double>(state_.recent_losses.size());
   }
   if (result.finished) {
     result.validation_loss = validate();
@@ -241,14 +250,14 @@ void Trainer::apply(StepReport& report) {
 }
 
 void Trainer::publish(const StepReport& report) {
-  recent_losses_.push_back(report.loss);
-  if (recent_losses_.size() > kRecentLosses) recent_losses_.erase(recent_losses_.begin());
+  std::vector<double>& losses = state_.recent_losses;
+  losses.push_back(report.loss);
+  if (losses.size() > kRecentLosses) losses.erase(losses.begin());
   const telemetry::StepTimer::Seconds phases = timer_.take();
   if (!is_root()) return;
   std::vector<telemetry::Metric> metrics = metrics_of(report);
   for (telemetry::Metric& phase : telemetry::phase_metrics(phases))
     metrics.push_back(std::move(phase));
-  metrics.push_back({"epoch", sampler_.epochs(state_.step)});
   metrics_.log(state_.step, metrics);
   if (report.skipped) {
     metrics_.event(state_.step, "skipped", *report.skipped);

@@ -22,6 +22,13 @@
 
 namespace fulcrum::apps {
 
+// Whether a run goes on from a checkpoint of its folder.
+struct Resume {
+  // Without it a folder that holds checkpoints is refused; with it a run begins when there is none.
+  bool wanted = false;
+  std::string checkpoint;  // "step-400"; empty: the newest
+};
+
 struct TrainResult {
   bool finished = false;  // false: stopped by a signal, with a checkpoint
   std::int64_t step = 0;
@@ -31,11 +38,9 @@ struct TrainResult {
 
 class Trainer {
  public:
-  // resume: go on from the newest checkpoint of the run folder, or begin when there is none.
-  // Without it, a folder that already holds checkpoints is refused. The model's budget is solved
-  // and its vocabulary known. Collective.
+  // The model's budget is solved and its vocabulary known. Collective.
   Trainer(const ExperimentConfig& config, const parallel::Mesh& mesh,
-          const data::PreparedData& data, bool resume);
+          const data::PreparedData& data, const Resume& resume);
   TrainResult run();
 
  private:
@@ -68,7 +73,6 @@ class Trainer {
   std::unique_ptr<telemetry::Progress> progress_;
   telemetry::StepTimer timer_;
   StopSignal stop_;
-  std::vector<double> recent_losses_;
 };
 
 }  // namespace fulcrum::apps

@@ -24,9 +24,10 @@ struct TrainingState {
   parallel::GradientReducer reducer;
   std::vector<std::unique_ptr<Optimizer>> optimizers;
   StepGuard guard;
-  std::int64_t step = 0;    // steps done
-  std::int64_t tokens = 0;  // trained on
-  double seconds = 0.0;     // spent in steps, over all processes of the run
+  std::vector<double> recent_losses;  // of the last steps, oldest first
+  std::int64_t step = 0;              // steps done
+  std::int64_t tokens = 0;            // trained on
+  double seconds = 0.0;               // spent in steps, over all processes of the run
 };
 
 }  // namespace fulcrum::apps
