@@ -1,7 +1,5 @@
 #include "framework/checkpoint/shard_file.h"
 
-#include <unistd.h>
-
 #include <algorithm>
 #include <fstream>
 
@@ -114,7 +112,6 @@ FileEntry write_shard_file(const std::filesystem::path& folder, int rank,
     return write(path, entries, attributes);
   } catch (...) {
     std::filesystem::remove(path, ignored);
-    ::rmdir(folder.c_str());  // only when empty
     throw;
   }
 }

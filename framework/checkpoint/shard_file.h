@@ -17,9 +17,9 @@ namespace fulcrum::checkpoint {
 std::string shard_file_name(int rank);  // "rank-3.h5"
 
 // Writes FOLDER/rank-R.h5 (making the folder if need be), flushes it to the disk, reads it back and
-// compares checksums. Tensors must be on the host. Throws IoError and removes what it wrote (and
-// the folder, when that is left empty) when the disk is full or fails; the message names the file
-// and the space needed and free.
+// compares checksums. Tensors must be on the host. Throws IoError and removes its file when the
+// disk is full or fails; the message names the file and the space needed and free. The folder
+// stays, for other ranks may be about to write there: CheckpointStore::abort removes it.
 FileEntry write_shard_file(const std::filesystem::path& folder, int rank,
                            const std::vector<TensorEntry>& entries, const Attributes& attributes);
 
