@@ -334,13 +334,13 @@ class Stripper {
         glue = true;
       } else if (word == "Op" || word == "Bq" || word == "Oo") {
         add("[");
-        if (word != "Oo") closing.insert(0, "]");
+        if (word != "Oo") closing.insert(closing.begin(), ']');
       } else if (word == "Oc") {
         text += ']';
       } else if (word == "Pq" || word == "Dq" || word == "Qq" || word == "Sq" || word == "Ql") {
         const bool round = word == "Pq", single = word == "Sq" || word == "Ql";
         add(round ? "(" : single ? "'" : "\"");
-        closing.insert(0, round ? ")" : single ? "'" : "\"");
+        closing.insert(closing.begin(), round ? ')' : single ? '\'' : '"');
         glue = true;
       } else if (word == "Nm") {
         const bool named = i + 1 < words.size() && !kCallable.contains(words[i + 1]) &&

@@ -178,7 +178,7 @@ class SentencePieceTokenizer final : public Tokenizer {
     }
     constexpr std::string_view kBlank = "\u2581";
     for (std::size_t at = 0; (at = result.find(kBlank, at)) != std::string::npos; ++at) {
-      result.replace(at, kBlank.size(), " ");
+      result.replace(at, kBlank.size(), 1, ' ');
     }
     return result;
   }
