@@ -8,6 +8,7 @@
 #include "apps/sweep/point_state.h"
 #include "apps/sweep/report.h"
 #include "framework/core/error.h"
+#include "framework/core/file.h"
 
 namespace fulcrum::apps {
 namespace {
@@ -31,8 +32,8 @@ Dataset read_input(const FitArguments& arguments) {
 void run_fit(const FitArguments& arguments) {
   const FitReport report = fit_dataset(read_input(arguments), arguments.options);
   if (!arguments.report.empty())
-    write_atomically(arguments.report, html_report(report, "Fit of " + arguments.input,
-                                                   {{"version", FULCRUM_VERSION}}));
+    replace_file(arguments.report,
+                 html_report(report, "Fit of " + arguments.input, {{"version", FULCRUM_VERSION}}));
   if (arguments.json)
     std::printf("%s\n", to_json(report).dump(2).c_str());
   else

@@ -16,6 +16,7 @@
 #include "apps/sweep/report.h"
 #include "apps/sweep/slurm.h"
 #include "framework/core/error.h"
+#include "framework/core/file.h"
 
 namespace fulcrum::apps {
 namespace {
@@ -83,9 +84,9 @@ void finish(const Manifest& manifest, const SweepSummary& summary, bool json) {
   const FitReport report = fit_dataset(read_sweep(manifest));
   const fs::path html = manifest.dir / "report.html";
   Json fit = to_json(report);
-  write_atomically(manifest.dir / "fit.json", fit.dump(2) + "\n");
+  replace_file(manifest.dir / "fit.json", fit.dump(2) + "\n");
   const std::string title = fmt::format("Sweep {}", fs::path(manifest.spec_path).stem().string());
-  write_atomically(html, html_report(report, title, settings_of(manifest)));
+  replace_file(html, html_report(report, title, settings_of(manifest)));
   if (json) {
     std::printf("%s\n", Json{{"total", summary.total},
                              {"done", summary.done},

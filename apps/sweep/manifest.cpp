@@ -15,6 +15,7 @@
 
 #include "framework/config/value.h"
 #include "framework/core/error.h"
+#include "framework/core/file.h"
 
 namespace fulcrum::apps {
 namespace {
@@ -129,39 +130,6 @@ std::string differences(const std::string& before, const std::string& after) {
 
 }  // namespace
 
-std::string read_text(const fs::path& path) {
-  std::ifstream file(path, std::ios::binary);
-  if (!file)
-    throw IoError(fmt::format("{}: cannot be read: {}", path.string(), std::strerror(errno)));
-  return {std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
-}
-
-void write_atomically(const fs::path& path, const std::string& text) {
-  const std::string partial = fmt::format("{}.{}.partial", path.string(), getpid());
-  const auto fail = [&](const char* what) {
-    const int error = errno;
-    ::unlink(partial.c_str());
-    throw IoError(fmt::format("{}: {}: {}", path.string(), what, std::strerror(error)));
-  };
-  const int file = ::open(partial.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
-  if (file < 0) fail("cannot be written");
-  std::size_t done = 0;
-  while (done < text.size()) {
-    const ssize_t n = ::write(file, text.data() + done, text.size() - done);
-    if (n < 0 && errno == EINTR) continue;
-    if (n < 0) {
-      const int error = errno;
-      ::close(file);
-      errno = error;
-      fail("cannot be written");
-    }
-    done += static_cast<std::size_t>(n);
-  }
-  const bool synced = ::fsync(file) == 0;
-  if (::close(file) != 0 || !synced) fail("cannot be written");
-  if (::rename(partial.c_str(), path.c_str()) != 0) fail("cannot be replaced");
-}
-
 void write_manifest(const Manifest& manifest) {
   std::error_code error;
   for (const PlannedPoint& point : manifest.points) {
@@ -169,9 +137,9 @@ void write_manifest(const Manifest& manifest) {
     if (error)
       throw IoError(
           fmt::format("{}: cannot be made: {}", manifest.folder(point).string(), error.message()));
-    write_atomically(manifest.folder(point) / "config.yaml", point.config);
+    replace_file(manifest.folder(point) / "config.yaml", point.config);
   }
-  write_atomically(manifest.dir / "manifest.json", to_json(manifest).dump(2) + "\n");
+  replace_file(manifest.dir / "manifest.json", to_json(manifest).dump(2) + "\n");
 }
 
 bool has_manifest(const fs::path& dir) { return fs::exists(dir / "manifest.json"); }

@@ -76,8 +76,4 @@ bool has_manifest(const std::filesystem::path& dir);
 // when they are the same.
 std::string changes(const Manifest& earlier, const Manifest& planned);
 
-// Replaces a file so that a reader sees the old or the new text, never a part.
-void write_atomically(const std::filesystem::path& path, const std::string& text);
-std::string read_text(const std::filesystem::path& path);
-
 }  // namespace fulcrum::apps

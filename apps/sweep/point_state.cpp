@@ -11,6 +11,7 @@
 #include <nlohmann/json.hpp>
 
 #include "framework/core/error.h"
+#include "framework/core/file.h"
 
 namespace fulcrum::apps {
 namespace {
@@ -65,7 +66,7 @@ void write_state(const fs::path& folder, PointState state) {
     json["pid"] = state.pid;
     json["host"] = state.host;
   }
-  write_atomically(folder / "state.json", json.dump(2) + "\n");
+  replace_file(folder / "state.json", json.dump(2) + "\n");
 }
 
 double read_result(const Manifest& manifest, const PlannedPoint& point) {

@@ -4,6 +4,8 @@
 
 #include <algorithm>
 
+#include "framework/core/file.h"
+
 namespace fulcrum::apps {
 namespace {
 
@@ -74,13 +76,13 @@ std::string array_script(const Manifest& manifest, const std::string& program) {
 fs::path write_slurm(const Manifest& manifest, const std::string& program) {
   const fs::path folder = fs::absolute(manifest.dir) / "slurm";
   fs::create_directories(folder);
-  write_atomically(folder / "sweep.sbatch", array_script(manifest, program));
-  write_atomically(folder / "collect.sbatch", collect_script(manifest, program));
+  replace_file(folder / "sweep.sbatch", array_script(manifest, program));
+  replace_file(folder / "collect.sbatch", collect_script(manifest, program));
   const fs::path submit = folder / "submit.sh";
-  write_atomically(submit, fmt::format("#!/bin/sh\nset -e\narray=$(sbatch --parsable {})\n"
-                                       "sbatch --dependency=afterany:\"$array\" {}\n",
-                                       quoted((folder / "sweep.sbatch").string()),
-                                       quoted((folder / "collect.sbatch").string())));
+  replace_file(submit, fmt::format("#!/bin/sh\nset -e\narray=$(sbatch --parsable {})\n"
+                                   "sbatch --dependency=afterany:\"$array\" {}\n",
+                                   quoted((folder / "sweep.sbatch").string()),
+                                   quoted((folder / "collect.sbatch").string())));
   fs::permissions(submit, fs::perms::owner_exec | fs::perms::group_exec | fs::perms::others_exec,
                   fs::perm_options::add);
   return submit;

@@ -7,9 +7,9 @@
 #include <cerrno>
 #include <cstring>
 #include <filesystem>
-#include <fstream>
 
 #include "framework/core/error.h"
+#include "framework/core/file.h"
 
 namespace fulcrum::apps {
 namespace {
@@ -55,17 +55,7 @@ RunFolder::~RunFolder() {
 }
 
 void RunFolder::write(const std::string& name, const std::string& text) const {
-  const std::string target = file(name);
-  const std::string temporary = target + ".tmp";
-  {
-    std::ofstream out(temporary, std::ios::trunc);
-    out << text;
-    out.flush();
-    if (!out) throw IoError(fmt::format("{}: {}", temporary, std::strerror(errno)));
-  }
-  std::error_code error;
-  std::filesystem::rename(temporary, target, error);
-  if (error) throw IoError(fmt::format("{}: {}", target, error.message()));
+  replace_file(file(name), text);
 }
 
 }  // namespace fulcrum::apps

@@ -3,12 +3,13 @@
 //
 //   DIR/latest                 symbolic link to the newest complete checkpoint
 //   DIR/step-N/rank-R.h5       the shards that rank R held, each a dataset under the tensor's name
-//   DIR/step-N/index.h5        every tensor whole, as a virtual dataset over the rank files;
-//   attributes DIR/step-N/complete        JSON: the files, their sizes and checksums; written last
+//   DIR/step-N/index.h5        every tensor whole, as a virtual dataset over the rank files
+//   DIR/step-N/complete        JSON: the files, their sizes and checksums; written last
 //   DIR/step-N.tmp/            a save under way, or one that was killed
 //
-// Tensor names are paths: "parameters/blocks.0.norm.weight", "optimizer/…", "buffers/…"; a slash
-// makes an HDF5 group. Shards are ranges of rows of the leading dimension. Checksums are XXH64.
+// Tensor names are paths: "parameters/blocks.0.norm.weight", "optimizer.adamw.first_moment/…",
+// "buffers/…"; a slash makes an HDF5 group. Shards are ranges of rows of the leading dimension.
+// Checksums are XXH64.
 
 #include <cstdint>
 #include <string>
@@ -22,7 +23,6 @@ namespace fulcrum::checkpoint {
 inline constexpr std::int64_t kFormat = 1;
 inline constexpr const char* kParameters = "parameters/";
 inline constexpr const char* kBuffers = "buffers/";
-inline constexpr const char* kOptimizer = "optimizer/";
 
 // Named integers, reals and texts (step, seeds, the resolved configuration, the sampler's
 // position).

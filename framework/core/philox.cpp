@@ -88,14 +88,4 @@ void fill_normal(const Tensor& t, double std, std::uint64_t seed, std::uint64_t 
   });
 }
 
-void fill_uniform(const Tensor& t, double low, double high, std::uint64_t seed,
-                  std::uint64_t stream, std::int64_t first) {
-  fill(t, first, [&](std::uint64_t block) {
-    const auto words = block_at(seed, stream, block);
-    std::array<double, 4> u;
-    for (int k = 0; k < 4; ++k) u[k] = low + (high - low) * to_unit(words[k]);
-    return u;
-  });
-}
-
 }  // namespace fulcrum

@@ -35,7 +35,5 @@ class Random {
 // Fills t, which holds elements first..first+numel of a larger global tensor, with N(0, std²).
 void fill_normal(const Tensor& t, double std, std::uint64_t seed, std::uint64_t stream,
                  std::int64_t first = 0);
-void fill_uniform(const Tensor& t, double low, double high, std::uint64_t seed,
-                  std::uint64_t stream, std::int64_t first = 0);
 
 }  // namespace fulcrum

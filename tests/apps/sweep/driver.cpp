@@ -82,7 +82,7 @@ TEST_CASE("a failed point is tried again within the limit, and the others go on"
     CHECK(sweep.run(true).done == 10);
     CHECK(FakeSweep::calls(manifest, manifest.points[8]) == 4);
     CHECK(FakeSweep::calls(manifest, manifest.points[0]) == 1);
-    CHECK(read_text(manifest.run_dir(manifest.points[8]) / "calls") ==
+    CHECK(fulcrum::read_text(manifest.run_dir(manifest.points[8]) / "calls") ==
           "call \ncall --resume\ncall --resume\ncall --resume\n");
   }
 }
@@ -116,7 +116,7 @@ TEST_CASE("a point that takes too long is stopped with all its processes", "[uni
   REQUIRE(summary.unfinished.size() == 1);
   CHECK(summary.unfinished[0] == "x=0.8: timed out after 1 attempt (longer than 0.005 minutes)");
   const Manifest manifest = sweep.plan();
-  const int child = std::stoi(read_text(manifest.run_dir(manifest.points[1]) / "child"));
+  const int child = std::stoi(fulcrum::read_text(manifest.run_dir(manifest.points[1]) / "child"));
   for (int i = 0; i < 100 && process_runs(child, "sleep"); ++i) usleep(10000);
   CHECK_FALSE(process_runs(child, "sleep"));
 }
@@ -163,9 +163,9 @@ TEST_CASE("points run under mpirun, free of the launcher that surrounds the driv
   const SweepSummary summary = sweep.run();
   unsetenv("PMIX_RANK");
   unsetenv("PMIX_TEST_LEAK");
-  INFO(read_text(sweep.plan().folder(sweep.plan().points[0]) / "log.txt"));
+  INFO(fulcrum::read_text(sweep.plan().folder(sweep.plan().points[0]) / "log.txt"));
   CHECK(summary.done == 1);
-  CHECK(read_text(sweep.plan().run_dir(sweep.plan().points[0]) / "ranks") == "2 \n2 \n");
+  CHECK(fulcrum::read_text(sweep.plan().run_dir(sweep.plan().points[0]) / "ranks") == "2 \n2 \n");
 }
 
 TEST_CASE("one driver at a time owns a folder; a lock without an owner is stale", "[unit][sweep]") {

@@ -11,6 +11,7 @@
 #include "apps/sweep/driver.h"
 #include "apps/sweep/point_state.h"
 #include "framework/config/load.h"
+#include "framework/core/file.h"
 #include "tests/temporary_folder.h"
 
 namespace fulcrum::testing {
@@ -63,7 +64,7 @@ fi
 
   // How often a point was started.
   static std::int64_t calls(const apps::Manifest& manifest, const apps::PlannedPoint& point) {
-    const std::string text = apps::read_text(manifest.run_dir(point) / "calls");
+    const std::string text = fulcrum::read_text(manifest.run_dir(point) / "calls");
     return std::count(text.begin(), text.end(), '\n');
   }
 

@@ -40,5 +40,5 @@ TEST_CASE("an array task that runs out of time requeues itself", "[unit][sweep]"
                           "until [ -f up ]; do sleep 0.02; done; kill -TERM $task; wait $task); [ "
                           "$? -eq 1 ] && [ -f saved ]";
   CHECK(std::system(run.c_str()) == 0);
-  CHECK(read_text(sweep.folder.path() / "requeued") == "requeue 7_3\n");
+  CHECK(fulcrum::read_text(sweep.folder.path() / "requeued") == "requeue 7_3\n");
 }
