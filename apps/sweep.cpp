@@ -48,7 +48,7 @@ void print_plan(const Manifest& manifest, bool json) {
       points.push_back({{"id", point.id},
                         {"name", point.name},
                         {"overrides", point.overrides},
-                        {"state", name_of(read_state(manifest.folder(point)).status)}});
+                        {"state", name_of(checked_state(manifest, point).status)}});
     std::printf("%s\n", Json{{"run_dir", manifest.dir.string()},
                              {"jobs", e.jobs},
                              {"ranks", e.ranks},
@@ -60,7 +60,7 @@ void print_plan(const Manifest& manifest, bool json) {
   }
   for (const PlannedPoint& point : manifest.points)
     std::printf("%s  %s  %s\n", point.id.c_str(),
-                name_of(read_state(manifest.folder(point)).status), point.name.c_str());
+                name_of(checked_state(manifest, point).status), point.name.c_str());
   std::printf("%zu points in %s; %ld at once, each with %ld ranks of %ld threads\n",
               manifest.points.size(), manifest.dir.c_str(), static_cast<long>(e.jobs),
               static_cast<long>(e.ranks), static_cast<long>(e.threads));

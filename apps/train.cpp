@@ -43,6 +43,7 @@ void resolve(ExperimentConfig& config, const data::PreparedData& data) {
 
 void train(const Arguments& arguments, parallel::Session& session) {
   ExperimentConfig config = load_experiment(arguments.config, arguments.overrides);
+  const std::string hash = config_hash(config);
   if (!arguments.run_dir.empty()) config.run_dir = arguments.run_dir;
   if (config.run_dir.empty()) {
     throw UserError(
@@ -75,7 +76,7 @@ void train(const Arguments& arguments, parallel::Session& session) {
                threads, config.run_dir);
     std::fflush(stdout);
   }
-  Trainer trainer(config, mesh, data, arguments.resume);
+  Trainer trainer(config, hash, mesh, data, arguments.resume);
   const TrainResult result = trainer.run();
   if (!result.finished) {
     throw IoError(

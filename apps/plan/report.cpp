@@ -72,6 +72,7 @@ std::string budget_text(const Plan& plan) {
 
 Plan make_plan(ExperimentConfig experiment, std::int64_t ranks) {
   Plan plan;
+  plan.config_hash = config_hash(experiment);
   auto& model = experiment.model;
   if (model.vocabulary == 0) model.vocabulary = tokenizer_vocabulary(experiment.data);
   plan.budget = models::plan_budget(model);
@@ -93,7 +94,7 @@ nlohmann::ordered_json to_json(const Plan& plan) {
   const auto& budget = plan.budget;
   const ParameterCount& count = budget.count;
   nlohmann::ordered_json json;
-  json["config_hash"] = config_hash(plan.experiment);
+  json["config_hash"] = plan.config_hash;
   auto& parameters = json["parameters"];
   parameters = {{"total", count.total},
                 {"active", count.active},

@@ -13,7 +13,8 @@
 namespace fulcrum::apps {
 
 struct Plan {
-  ExperimentConfig experiment;    // as configured, vocabulary filled in
+  std::string config_hash;        // of the experiment as configured
+  ExperimentConfig experiment;    // vocabulary filled in
   models::BudgetSolution budget;  // what is built
   parallel::MeshShape mesh;
   parallel::BatchPlan batch;

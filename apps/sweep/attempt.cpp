@@ -144,6 +144,8 @@ PointState Attempt::outcome(const Ending& ending) const {
       next.status = PointStatus::done;
       ++next.attempts;
       return next;
+    } catch (const ForeignResult& error) {
+      why = fmt::format("{}; `command` may override no key but threads and run_dir", error.what());
     } catch (const IoError& error) {
       why = error.what();
     }

@@ -45,10 +45,18 @@ class Scheduler {
       : manifest_(manifest), program_(program), progress_(progress) {
     counts_.total = static_cast<std::int64_t>(points.size());
     for (const PlannedPoint* point : points) {
-      const PointState state = read_state(manifest.folder(*point));
+      const bool was_done = read_state(manifest.folder(*point)).status == PointStatus::done;
+      const PointState state = checked_state(manifest, *point);
       if (state.status == PointStatus::running) await_orphan(manifest, *point, state);
+      if (was_done && state.status != PointStatus::done)
+        progress.say(fmt::format("{} is not done: {}", point->name, state.message));
       if (state.status == PointStatus::done)
         ++counts_.done;
+      else if (was_done && state.status == PointStatus::pending)
+        waiting_.push_back(point);
+      // Going on from the checkpoints beside a foreign result would train that configuration on.
+      else if (was_done)
+        ++counts_.failed;
       else if (may_try(manifest, state))
         waiting_.push_back(point);
       else
@@ -193,7 +201,7 @@ SweepSummary summarize(const Manifest& manifest) {
   SweepSummary summary;
   summary.total = static_cast<std::int64_t>(manifest.points.size());
   for (const PlannedPoint& point : manifest.points) {
-    const PointState state = read_state(manifest.folder(point));
+    const PointState state = checked_state(manifest, point);
     if (state.status == PointStatus::done) {
       ++summary.done;
       continue;

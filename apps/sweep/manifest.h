@@ -11,7 +11,7 @@
 //   DIR/fit.json, DIR/report.html  at the end
 //
 // A point's identity is the hash of its resolved configuration, so a changed base file or axis
-// value makes another point.
+// value makes another point. The result of a run carries the same hash and counts only with it.
 
 #include <filesystem>
 #include <functional>

@@ -74,6 +74,12 @@ double read_result(const Manifest& manifest, const PlannedPoint& point) {
   if (!fs::exists(path)) throw IoError(fmt::format("{}: was not written", path.string()));
   try {
     const Json json = Json::parse(read_text(path));
+    const std::string hash = json.at("config_hash");
+    if (hash != point.hash)
+      throw ForeignResult(fmt::format(
+          "{}: is the result of another configuration: config_hash {}; the point {} has "
+          "{}",
+          path.string(), hash, point.name, point.hash));
     const Json& loss = json.at(manifest.fit.loss);
     if (!loss.is_number() || !std::isfinite(loss.get<double>()))
       throw IoError(fmt::format("{}: {} is not a finite number: {}", path.string(),
@@ -82,6 +88,22 @@ double read_result(const Manifest& manifest, const PlannedPoint& point) {
   } catch (const Json::exception& error) {
     throw IoError(fmt::format("{}: is not a result: {}", path.string(), error.what()));
   }
+}
+
+PointState checked_state(const Manifest& manifest, const PlannedPoint& point) {
+  PointState state = read_state(manifest.folder(point));
+  if (state.status != PointStatus::done) return state;
+  try {
+    read_result(manifest, point);
+  } catch (const ForeignResult& error) {
+    state.status = PointStatus::failed;
+    state.message = fmt::format("{}; move {} away and --resume to train it", error.what(),
+                                manifest.run_dir(point).string());
+  } catch (const IoError& error) {
+    state.status = PointStatus::pending;
+    state.message = error.what();
+  }
+  return state;
 }
 
 Dataset read_sweep(const Manifest& manifest) {

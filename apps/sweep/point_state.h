@@ -7,6 +7,7 @@
 #include <string>
 
 #include "apps/sweep/manifest.h"
+#include "framework/core/error.h"
 
 namespace fulcrum::apps {
 
@@ -28,10 +29,18 @@ struct PointState {
 PointState read_state(const std::filesystem::path& folder);  // pending when there is no file
 void write_state(const std::filesystem::path& folder, PointState state);  // stamps the heartbeat
 
-// The loss in run/result.json. Throws IoError when the file is missing or torn, or its loss is not
-// finite. (Its config_hash is not the point's: training hashes the configuration after the data and
-// the budget filled it in. A run folder is never shared between points.)
+// A run folder that holds the result of another configuration than the point's.
+struct ForeignResult : IoError {
+  using IoError::IoError;
+};
+
+// The loss in run/result.json. Throws ForeignResult when its config_hash is not the point's, IoError
+// when the file is missing or torn, or its loss is not finite.
 double read_result(const Manifest& manifest, const PlannedPoint& point);
+
+// The state as far as the result bears it out: a point that is said to be done is pending when its
+// result cannot be read, and failed when it is another configuration's.
+PointState checked_state(const Manifest& manifest, const PlannedPoint& point);
 
 // Runs that are done, by curve, and the planned ones that are not. In log-linear fits x is as the
 // axis gives it.

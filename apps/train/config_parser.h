@@ -22,7 +22,9 @@ ExperimentConfig parse_experiment(const config::Value& root);
 // same text.
 std::string to_yaml(const ExperimentConfig& experiment);
 
-// 32 hexadecimal digits of everything but run_dir and threads: two runs of one hash are the same experiment.
+// 32 hexadecimal digits of everything but run_dir and threads: two runs of one hash are the same
+// experiment. Taken before the data and the budget fill in values, so that it can be known without
+// them.
 std::string config_hash(const ExperimentConfig& experiment);
 
 }  // namespace fulcrum::apps

@@ -23,7 +23,8 @@ std::string checksum_of(const data::Manifest& manifest) {
 
 }  // namespace
 
-RunIdentity identify(const ExperimentConfig& config, const data::PreparedData& data) {
+RunIdentity identify(const ExperimentConfig& config, const std::string& config_hash,
+                     const data::PreparedData& data) {
   ExperimentConfig numbers = config;
   numbers.device = DeviceChoice::automatic;
   numbers.threads = 0;
@@ -35,7 +36,7 @@ RunIdentity identify(const ExperimentConfig& config, const data::PreparedData& d
   numbers.train.seed = config.train.seed;
   numbers.train.sequence_length = config.train.sequence_length;
   numbers.train.global_batch = config.train.global_batch;
-  return {to_yaml(config), config_hash(config), config_hash(numbers), checksum_of(data.manifest())};
+  return {to_yaml(config), config_hash, apps::config_hash(numbers), checksum_of(data.manifest())};
 }
 
 nlohmann::json parameter_summary(const models::ModelConfig& model) {

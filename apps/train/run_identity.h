@@ -10,13 +10,16 @@
 namespace fulcrum::apps {
 
 struct RunIdentity {
-  std::string config;           // resolved, YAML
-  std::string experiment_hash;  // of all of it but the run folder
+  std::string config;       // resolved, YAML
+  std::string config_hash;  // of the experiment as configured: a sweep knows its points by it
   std::string numbers_hash;  // of the model, the seed and the data order: a resumed run keeps these
   std::string data_checksum;  // of the prepared folder
 };
 
-RunIdentity identify(const ExperimentConfig& config, const data::PreparedData& data);
+// `config` is complete; `config_hash` is that of the same experiment before the data and the budget
+// filled in values.
+RunIdentity identify(const ExperimentConfig& config, const std::string& config_hash,
+                     const data::PreparedData& data);
 
 // {"total", "active", "embedding", "experts", "memory", "other"}
 nlohmann::json parameter_summary(const models::ModelConfig& model);

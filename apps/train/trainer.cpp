@@ -79,8 +79,8 @@ models::HashedVocabulary hashed_vocabulary(const ExperimentConfig& config,
 
 }  // namespace
 
-Trainer::Trainer(const ExperimentConfig& config, const parallel::Mesh& mesh,
-                 const data::PreparedData& data, const Resume& resume)
+Trainer::Trainer(const ExperimentConfig& config, const std::string& config_hash,
+                 const parallel::Mesh& mesh, const data::PreparedData& data, const Resume& resume)
     : config_(config),
       mesh_(mesh),
       batches_(
@@ -91,7 +91,7 @@ Trainer::Trainer(const ExperimentConfig& config, const parallel::Mesh& mesh,
       sampler_(train_windows_.whole(), config.train.global_batch, config.train.seed),
       schedule_(make_schedule(config.train)),
       state_(config, hashed_vocabulary(config, data), mesh),
-      identity_(identify(config, data)),
+      identity_(identify(config, config_hash, data)),
       checkpoints_(config.run_dir + "/checkpoints", config.checkpoint.keep, mesh.world()) {
   if (!resume.checkpoint.empty() || checkpoints_.exist()) {
     checkpoints_.restore(state_, identity_, resume.checkpoint);
@@ -309,7 +309,7 @@ void Trainer::write_result(const TrainResult& result) const {
                                {"tokens", state_.tokens},
                                {"seconds", state_.seconds},
                                {"parameters", parameter_summary(config_.model)},
-                               {"config_hash", identity_.experiment_hash}};
+                               {"config_hash", identity_.config_hash}};
   folder_->write("result.json", json.dump(2) + "\n");
 }
 

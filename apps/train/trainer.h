@@ -38,9 +38,10 @@ struct TrainResult {
 
 class Trainer {
  public:
-  // The model's budget is solved and its vocabulary known. Collective.
-  Trainer(const ExperimentConfig& config, const parallel::Mesh& mesh,
-          const data::PreparedData& data, const Resume& resume);
+  // The model's budget is solved and its vocabulary known; `config_hash` is that of the experiment
+  // before. Collective.
+  Trainer(const ExperimentConfig& config, const std::string& config_hash,
+          const parallel::Mesh& mesh, const data::PreparedData& data, const Resume& resume);
   TrainResult run();
 
  private:

@@ -55,6 +55,37 @@ TEST_CASE("a sweep runs every point and its folder can be fitted", "[unit][sweep
     sweep.spec.replace(sweep.spec.find("jobs: 2"), 7, "jobs: 3");
     CHECK(sweep.run(true).done == 10);
   }
+  SECTION("a point whose result is lost runs again") {
+    std::filesystem::remove(manifest.run_dir(manifest.points[3]) / "result.json");
+    CHECK(read_sweep(manifest).curves[0].missing[0].why.find("result.json: was not written") !=
+          std::string::npos);
+    CHECK(sweep.run(true).done == 10);
+    CHECK(FakeSweep::calls(manifest, manifest.points[3]) == 2);
+    CHECK(FakeSweep::calls(manifest, manifest.points[2]) == 1);
+  }
+  SECTION("another configuration's result does not count and is left alone") {
+    const std::filesystem::path run = manifest.run_dir(manifest.points[3]);
+    std::filesystem::remove_all(run);
+    std::filesystem::copy(manifest.run_dir(manifest.points[0]), run);
+    const std::string why = fmt::format(
+        "{}/result.json: is the result of another configuration: config_hash {}; the point x=0.8 "
+        "seed=1 has {}",
+        run.string(), manifest.points[0].hash, manifest.points[3].hash);
+    const Dataset dataset = read_sweep(manifest);
+    CHECK(dataset.curves[0].points.size() == 9);
+    REQUIRE(dataset.curves[0].missing.size() == 1);
+    CHECK(dataset.curves[0].missing[0].why == why);
+
+    const SweepSummary again = sweep.run(true);
+    CHECK(again.done == 9);
+    REQUIRE(again.unfinished.size() == 1);
+    CHECK(again.unfinished[0] == "x=0.8 seed=1: failed after 1 attempt (" + why + "; move " +
+                                     run.string() + " away and --resume to train it)");
+    CHECK(FakeSweep::calls(manifest, manifest.points[3]) == 1);
+
+    std::filesystem::remove_all(run);
+    CHECK(sweep.run(true).done == 10);
+  }
 }
 
 TEST_CASE("a failed point is tried again within the limit, and the others go on", "[unit][sweep]") {
@@ -99,8 +130,13 @@ TEST_CASE("a result that is missing, torn or not finite is a failure", "[unit][s
   CHECK(message("exit 0").find("result.json: was not written") != std::string::npos);
   CHECK(message("echo '{\"validation' > $run/result.json; exit 0").find("is not a result") !=
         std::string::npos);
-  CHECK(message("echo '{\"validation_loss\": null}' > $run/result.json; exit 0")
+  CHECK(message("echo \"{\\\"config_hash\\\": \\\"$hash\\\", \\\"validation_loss\\\": null}\" > "
+                "$run/result.json; exit 0")
             .find("not a finite number") != std::string::npos);
+  CHECK(message("echo '{\"validation_loss\": 2.0}' > $run/result.json; exit 0")
+            .find("'config_hash' not found") != std::string::npos);
+  CHECK(message("hash=0123")
+            .find("`command` may override no key but threads and run_dir") != std::string::npos);
   CHECK(message("kill -9 $$").find("signal 9") != std::string::npos);
 }
 

@@ -24,11 +24,13 @@ config=$2; run=$4; resume=$5
 mkdir -p "$run"
 echo "call $resume" >> "$run/calls"
 calls=$(wc -l < "$run/calls")
+point=$(dirname $config)
+hash=$(grep -o '"hash": "'$(basename $point)'[0-9a-f]*' $point/../../manifest.json | cut -d'"' -f4)
 x=$(sed -n 's/^x: //p' "$config"); seed=$(sed -n 's/^seed: //p' "$config")
 )") + hook + R"(
 if [ "${OMPI_COMM_WORLD_RANK:-0}" = 0 ]; then
-  awk -v x="$x" -v seed="$seed" 'BEGIN {
-    printf "{\"step\": 1, \"validation_loss\": %.6f}\n", 2 + (x - 0.7) * (x - 0.7) + 0.001 * seed }' > "$run/result.json"
+  awk -v x="$x" -v seed="$seed" -v hash="$hash" 'BEGIN {
+    printf "{\"config_hash\": \"%s\", \"validation_loss\": %.6f}\n", hash, 2 + (x - 0.7) * (x - 0.7) + 0.001 * seed }' > "$run/result.json"
 fi
 )");
     std::filesystem::permissions(program, std::filesystem::perms::owner_all);
