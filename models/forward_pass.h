@@ -13,7 +13,7 @@
 namespace fulcrum::models {
 
 struct ForwardPass {
-  const data::Batch& batch;
+  const data::Batch& batch;  // where the model computes
   bool training = true;
   // Ranks that share the global batch: balance statistics are summed over them.
   const parallel::Communicator* data_ranks = nullptr;
@@ -27,10 +27,12 @@ struct ForwardPass {
   // the step's.
   std::vector<Tensor> auxiliary;
 
-  // For telemetry, detached: mean gate of each memory, in layer order; touched rows.
-  std::vector<double> gate_means;
-  std::int64_t touched_rows = 0;
-  std::int64_t dropped_slots = 0;
+  // For telemetry, detached, [1] each and where the model computes, so that reading them waits for
+  // nothing before the step has ended: the mean gate and the number of different table rows of each
+  // memory, in layer order; the slots that each mixture dropped.
+  std::vector<Tensor> gate_means;     // f32 or f64
+  std::vector<Tensor> touched_rows;   // i64
+  std::vector<Tensor> dropped_slots;  // i64
 };
 
 }  // namespace fulcrum::models

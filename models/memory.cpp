@@ -1,5 +1,7 @@
 #include "models/memory.h"
 
+#include <algorithm>
+
 #include "framework/ops/dse_gate.h"
 #include "framework/ops/elementwise.h"
 #include "framework/ops/short_convolution.h"
@@ -15,10 +17,8 @@ Tensor hashed_ids(const Tensor& ids, const Tensor& map) {
   return out;
 }
 
-double mean(const Tensor& x) {
-  return x.numel() == 0
-             ? 0.0
-             : ops::sum(x).to(DType::f64).data<double>()[0] / static_cast<double>(x.numel());
+Tensor mean(const Tensor& x) {
+  return ops::scale(ops::sum(x), 1.0 / static_cast<double>(std::max<std::int64_t>(x.numel(), 1)));
 }
 
 }  // namespace
@@ -89,7 +89,8 @@ Tensor Memory::forward(const Tensor& hidden, ForwardPass& pass) {
       ops::dse_gate(hidden.reshape({-1, shape[2]}), key, value, hidden_norm_.weight(),
                     key_norm_.weight(), eps_, config_.signed_sqrt);
   pass.gate_means.push_back(mean(gated.gate));
-  pass.touched_rows += rows_.unique.numel();
+  pass.touched_rows.push_back(
+      Tensor::full({1}, static_cast<double>(rows_.unique.numel()), DType::i64));
   const Tensor update = gated.value.reshape(shape);
   if (convolution_ == nullptr) return update;
   const Tensor starts =

@@ -82,7 +82,7 @@ Tensor MoeFeedForward::forward(const Tensor& x, ForwardPass& pass) {
   const ops::Routing routing = ops::route(logits, bias_, router_options(config_, pass));
   if (pass.training) {
     add_counts(load_, routing.counts);
-    pass.dropped_slots += routing.dropped.data<std::int64_t>()[0];
+    pass.dropped_slots.push_back(routing.dropped);
     add_balance_losses(logits, routing, x.dim(0), pass);
   }
 

@@ -178,11 +178,11 @@ double Trainer::accumulate_gradients(StepReport& report) {
       if (j + 1 == batches_.accumulation) state_.reducer.arm();
       tape.backward(loss.total);
     }
-    nll += loss.nll_sum.data<double>()[0];
-    report.total_loss += static_cast<double>(loss.total.data<float>()[0]);
-    report.touched_rows += static_cast<double>(pass.touched_rows);
-    report.dropped_slots += static_cast<double>(pass.dropped_slots);
-    for (const double gate : pass.gate_means) gates += gate;
+    nll += loss.nll_sum.item();
+    report.total_loss += loss.total.item();
+    for (const Tensor& rows : pass.touched_rows) report.touched_rows += rows.item();
+    for (const Tensor& slots : pass.dropped_slots) report.dropped_slots += slots.item();
+    for (const Tensor& gate : pass.gate_means) gates += gate.item();
     memories += pass.gate_means.size();
   }
   if (memories > 0) report.gate_mean = gates / static_cast<double>(memories);

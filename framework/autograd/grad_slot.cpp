@@ -1,10 +1,15 @@
 #include "framework/autograd/grad_slot.h"
 
+#include "framework/core/cuda_elementwise.h"
+
 namespace fulcrum {
 namespace {
 
 // a + b into out; out may be a.
 void add_into(const Tensor& a, const Tensor& b, const Tensor& out) {
+  if constexpr (kBuiltWithCuda) {
+    if (a.device().is_cuda()) return cuda_add(a, b, out);
+  }
   dispatch_floating("accumulate", a.dtype(), [&]<class T>() {
     const T* x = a.data<T>();
     const T* y = b.data<T>();
@@ -15,12 +20,15 @@ void add_into(const Tensor& a, const Tensor& b, const Tensor& out) {
   });
 }
 
+// Gradients of parameters are kept in f32 whatever their compute copy is.
+DType leaf_dtype(DType dtype) { return dtype == DType::bf16 ? DType::f32 : dtype; }
+
 }  // namespace
 
 void GradSlot::accumulate(const Tensor& g) {
   if (leaf && grad.defined()) {
     if (fresh) {
-      grad.copy_from(g);
+      grad.copy_from(g.dtype() == grad.dtype() ? g : g.to(grad.dtype()));
     } else {
       add_into(grad, g.reshape(grad.shape()), grad);
     }
@@ -28,7 +36,7 @@ void GradSlot::accumulate(const Tensor& g) {
     return;
   }
   if (!grad.defined()) {
-    grad = leaf ? g.clone() : g;
+    grad = leaf ? g.to(leaf_dtype(g.dtype())) : g;
     fresh = false;
     return;
   }
@@ -43,7 +51,7 @@ void GradSlot::accumulate(const Tensor& g) {
 GradSlot::Target GradSlot::target(const Shape& shape, DType dtype, Device device) {
   const bool add = grad.defined() && !(leaf && fresh);
   if (!grad.defined()) {
-    grad = Tensor::empty(shape, dtype, device);
+    grad = Tensor::empty(shape, leaf ? leaf_dtype(dtype) : dtype, device);
   } else if (add && !leaf && !grad.unshared()) {
     grad = grad.clone();  // also held by another slot
   }

@@ -37,7 +37,8 @@ struct GradSlot {
   void accumulate(const Tensor& g);
 
   // Where a kernel writes its contribution directly: either an existing gradient to add to (add =
-  // true) or an uninitialised tensor to overwrite.
+  // true) or an uninitialised tensor to overwrite. The gradient of a bf16 leaf is f32; kernels
+  // write in the dtype of the tensor they get.
   struct Target {
     Tensor tensor;
     bool add;

@@ -1,5 +1,6 @@
 #include "framework/core/cuda_check.h"
 #include "framework/core/cuda_memory.h"
+#include "framework/core/cuda_stream.h"
 
 namespace fulcrum {
 namespace {
@@ -9,20 +10,37 @@ class CurrentDevice {
  public:
   explicit CurrentDevice(int index) {
     FULCRUM_CUDA_CHECK(cudaGetDevice(&previous_));
-    FULCRUM_CUDA_CHECK(cudaSetDevice(index));
+    if (previous_ != index) FULCRUM_CUDA_CHECK(cudaSetDevice(index));
+    index_ = index;
   }
-  ~CurrentDevice() { cudaSetDevice(previous_); }
+  ~CurrentDevice() {
+    if (previous_ != index_) cudaSetDevice(previous_);
+  }
 
  private:
   int previous_ = 0;
+  int index_ = 0;
 };
 
 }  // namespace
+
+cudaStream_t compute_stream() {
+  static const cudaStream_t stream = [] {
+    cudaStream_t created = nullptr;
+    FULCRUM_CUDA_CHECK(cudaStreamCreateWithFlags(&created, cudaStreamNonBlocking));
+    return created;
+  }();
+  return stream;
+}
 
 int cuda_device_count() {
   int count = 0;
   return cudaGetDeviceCount(&count) == cudaSuccess ? count : 0;
 }
+
+void use_cuda_device(int index) { FULCRUM_CUDA_CHECK(cudaSetDevice(index)); }
+
+void cuda_synchronize() { FULCRUM_CUDA_CHECK(cudaDeviceSynchronize()); }
 
 void* cuda_allocate(std::size_t bytes, int index) {
   const CurrentDevice current(index);
@@ -44,16 +62,15 @@ void cuda_free(void* block, int index) {
 void cuda_copy(void* target, Device target_device, const void* source, Device source_device,
                std::size_t bytes) {
   const CurrentDevice current(target_device.is_cpu() ? source_device.index : target_device.index);
-  FULCRUM_CUDA_CHECK(
-      cudaMemcpyAsync(target, source, bytes, cudaMemcpyDefault, cudaStreamPerThread));
+  FULCRUM_CUDA_CHECK(cudaMemcpyAsync(target, source, bytes, cudaMemcpyDefault, compute_stream()));
   if (target_device.is_cpu() || source_device.is_cpu()) {
-    FULCRUM_CUDA_CHECK(cudaStreamSynchronize(cudaStreamPerThread));
+    FULCRUM_CUDA_CHECK(cudaStreamSynchronize(compute_stream()));
   }
 }
 
-void cuda_zero(void* block, std::size_t bytes, int index) {
+void cuda_set_bytes(void* block, int value, std::size_t bytes, int index) {
   const CurrentDevice current(index);
-  FULCRUM_CUDA_CHECK(cudaMemsetAsync(block, 0, bytes, cudaStreamPerThread));
+  FULCRUM_CUDA_CHECK(cudaMemsetAsync(block, value, bytes, compute_stream()));
 }
 
 }  // namespace fulcrum

@@ -15,6 +15,8 @@ int cuda_device_count() { return 0; }
 void* cuda_allocate(std::size_t, int) { without_cuda(); }
 void cuda_free(void*, int) { without_cuda(); }
 void cuda_copy(void*, Device, const void*, Device, std::size_t) { without_cuda(); }
-void cuda_zero(void*, std::size_t, int) { without_cuda(); }
+void cuda_set_bytes(void*, int, std::size_t, int) { without_cuda(); }
+void use_cuda_device(int) { without_cuda(); }
+void cuda_synchronize() { without_cuda(); }
 
 }  // namespace fulcrum

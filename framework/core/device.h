@@ -8,12 +8,19 @@
 
 namespace fulcrum {
 
+#ifdef FULCRUM_CUDA
+inline constexpr bool kBuiltWithCuda = true;
+#else
+inline constexpr bool kBuiltWithCuda = false;
+#endif
+
 struct Device {
   enum class Kind : std::uint8_t { cpu, cuda };
   Kind kind = Kind::cpu;
   int index = 0;
 
   bool is_cpu() const { return kind == Kind::cpu; }
+  bool is_cuda() const { return kind == Kind::cuda; }
   bool operator==(const Device&) const = default;
 };
 

@@ -2,10 +2,14 @@
 
 #include <sys/mman.h>
 
+#include <algorithm>
+#include <atomic>
 #include <bit>
 #include <cstdlib>
+#include <cstring>
 #include <map>
 #include <mutex>
+#include <tuple>
 #include <vector>
 
 #include "framework/core/cuda_memory.h"
@@ -13,6 +17,9 @@
 
 namespace fulcrum {
 namespace {
+
+thread_local bool graph_memory = false;
+std::atomic<bool> poison{false};
 
 constexpr std::size_t kHugePage = std::size_t{2} << 20;
 
@@ -102,11 +109,11 @@ class Pool {
 };
 
 // Never destroyed: tensors with static lifetime may outlive any order of destruction.
-Pool& pool_of(Device device) {
+Pool& pool_of(Device device, bool graph) {
   static std::mutex mutex;
-  static auto* pools = new std::map<std::pair<Device::Kind, int>, std::unique_ptr<Pool>>;
+  static auto* pools = new std::map<std::tuple<Device::Kind, int, bool>, std::unique_ptr<Pool>>;
   std::lock_guard lock(mutex);
-  auto& pool = (*pools)[{device.kind, device.index}];
+  auto& pool = (*pools)[{device.kind, device.index, graph}];
   if (!pool) pool = std::make_unique<Pool>(device);
   return *pool;
 }
@@ -115,16 +122,42 @@ Pool& pool_of(Device device) {
 
 std::shared_ptr<Storage> allocate(std::size_t bytes, Device device) {
   const std::size_t size = size_class(bytes);
-  Pool& pool = pool_of(device);
+  Pool& pool = pool_of(device, graph_memory && device.is_cuda());
   auto* storage = new Storage{pool.take(size), bytes, device};
+  if (poison) {
+    if (device.is_cpu()) {
+      std::memset(storage->data, 0xff, bytes);
+    } else {
+      cuda_set_bytes(storage->data, 0xff, bytes, device.index);
+    }
+  }
   return {storage, [size, &pool](Storage* s) {
             pool.give(s->data, size);
             delete s;
           }};
 }
 
-MemoryStats memory_stats(Device device) { return pool_of(device).stats(); }
-void reset_peak_memory(Device device) { pool_of(device).reset_peak(); }
-void release_cached_memory(Device device) { pool_of(device).release(); }
+GraphMemoryScope::GraphMemoryScope() { graph_memory = true; }
+GraphMemoryScope::~GraphMemoryScope() { graph_memory = false; }
+
+void poison_memory(bool on) { poison = on; }
+
+MemoryStats memory_stats(Device device) {
+  MemoryStats stats = pool_of(device, false).stats();
+  if (device.is_cuda()) {
+    const MemoryStats graph = pool_of(device, true).stats();
+    stats.in_use += graph.in_use;
+    stats.peak += graph.peak;
+    stats.reserved += graph.reserved;
+  }
+  return stats;
+}
+
+void reset_peak_memory(Device device) {
+  pool_of(device, false).reset_peak();
+  pool_of(device, true).reset_peak();
+}
+
+void release_cached_memory(Device device) { pool_of(device, false).release(); }
 
 }  // namespace fulcrum

@@ -28,6 +28,19 @@ struct MemoryStats {
 // when there is none, after giving cached blocks back.
 std::shared_ptr<Storage> allocate(std::size_t bytes, Device device = {});
 
+// Blocks that a captured CUDA graph uses must stay its own: inside the scope, this thread's device
+// memory comes from a second pool of the device, which nothing else draws on.
+class GraphMemoryScope {
+ public:
+  GraphMemoryScope();
+  ~GraphMemoryScope();
+  GraphMemoryScope(const GraphMemoryScope&) = delete;
+};
+
+// For tests: from now on memory is handed out full of NaN (every byte 0xff), so that an operator
+// that leaves a part of its output unwritten shows.
+void poison_memory(bool on);
+
 MemoryStats memory_stats(Device device = {});
 void reset_peak_memory(Device device = {});
 

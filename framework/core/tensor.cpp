@@ -3,6 +3,7 @@
 #include <cstring>
 
 #include "framework/autograd/grad_slot.h"
+#include "framework/core/cuda_elementwise.h"
 #include "framework/core/cuda_memory.h"
 
 namespace fulcrum {
@@ -112,7 +113,30 @@ void convert_from(const Tensor& from, const Tensor& to) {
 
 }  // namespace
 
+double Tensor::item() const {
+  FULCRUM_REQUIRE(numel() == 1, "item: a tensor of one element; got {}", shape_);
+  const Tensor host = to(Device{});
+  switch (dtype_) {
+    case DType::f64:
+      return host.data<double>()[0];
+    case DType::f32:
+      return host.data<float>()[0];
+    case DType::bf16:
+      return static_cast<float>(host.data<BFloat16>()[0]);
+    case DType::i64:
+      return static_cast<double>(host.data<std::int64_t>()[0]);
+    case DType::i32:
+      return host.data<std::int32_t>()[0];
+    case DType::u16:
+      return host.data<std::uint16_t>()[0];
+    case DType::u8:
+      return host.data<std::uint8_t>()[0];
+  }
+  return 0.0;
+}
+
 Tensor Tensor::to(Device device) const {
+  if (device == this->device()) return *this;
   const Tensor copy = empty(shape_, dtype_, device);
   copy.copy_from(*this);
   return copy;
@@ -121,6 +145,12 @@ Tensor Tensor::to(Device device) const {
 Tensor Tensor::to(DType dtype) const {
   if (dtype == dtype_) return clone();
   Tensor copy = empty(shape_, dtype, device());
+  if constexpr (kBuiltWithCuda) {
+    if (device().is_cuda()) {
+      cuda_convert(*this, copy);
+      return copy;
+    }
+  }
   switch (dtype_) {
     case DType::f64:
       convert_from<double>(*this, copy);
@@ -138,6 +168,9 @@ Tensor Tensor::to(DType dtype) const {
 }
 
 void Tensor::fill(double value) const {
+  if constexpr (kBuiltWithCuda) {
+    if (device().is_cuda()) return cuda_fill(*this, value);
+  }
   const auto assign = [&]<class T>(T element) {
     T* p = data<T>();
     const std::int64_t n = numel();
@@ -166,7 +199,7 @@ void Tensor::zero() const {
   if (device().is_cpu()) {
     std::memset(raw(), 0, static_cast<std::size_t>(bytes()));
   } else {
-    cuda_zero(raw(), static_cast<std::size_t>(bytes()), device().index);
+    cuda_set_bytes(raw(), 0, static_cast<std::size_t>(bytes()), device().index);
   }
 }
 

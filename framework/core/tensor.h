@@ -63,6 +63,9 @@ class Tensor {
     return std::vector<T>(data<T>(), data<T>() + numel());
   }
 
+  // The value of a tensor of one element, of any dtype and on any device.
+  double item() const;
+
   // Same elements, other shape; one dimension may be -1.
   Tensor reshape(std::initializer_list<std::int64_t> dims) const;
   Tensor reshape(const Shape& shape) const;
@@ -70,7 +73,7 @@ class Tensor {
   Tensor slice(std::int64_t begin, std::int64_t end) const;
   Tensor detach() const;
   Tensor clone() const;
-  // Copy on another device.
+  // Copy on another device; the tensor itself where it is there already.
   Tensor to(Device device) const;
   // Converted copy (floating dtypes among each other).
   Tensor to(DType dtype) const;

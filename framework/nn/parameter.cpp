@@ -25,8 +25,18 @@ const char* name_of(ParameterKind kind) {
   return "?";
 }
 
-ParameterStore::ParameterStore(std::uint64_t seed, DType dtype, ShardPolicy policy)
-    : seed_(seed), dtype_(dtype), policy_(std::move(policy)) {}
+namespace {
+
+// Kinds whose matrix products run in bf16 when the store computes in it.
+bool is_rounded(ParameterKind kind) {
+  return kind == ParameterKind::embedding || kind == ParameterKind::head ||
+         kind == ParameterKind::matrix || kind == ParameterKind::expert;
+}
+
+}  // namespace
+
+ParameterStore::ParameterStore(std::uint64_t seed, Placement placement, ShardPolicy policy)
+    : seed_(seed), placement_(placement), policy_(std::move(policy)) {}
 
 Parameter& ParameterStore::create(const std::string& name, ParameterKind kind,
                                   const Shape& global_shape, Initializer initializer) {
@@ -39,7 +49,7 @@ Parameter& ParameterStore::create(const std::string& name, ParameterKind kind,
   parameter->shard = policy_ ? policy_(kind, global_shape[0]) : RowRange{0, global_shape[0]};
   Shape local = global_shape;
   local[0] = parameter->shard.count;
-  const Tensor value = Tensor::empty(local, dtype_);
+  const Tensor value = Tensor::empty(local, dtype());
   switch (initializer.kind) {
     case Initializer::Kind::zero:
       value.zero();
@@ -53,7 +63,10 @@ Parameter& ParameterStore::create(const std::string& name, ParameterKind kind,
       break;
     }
   }
-  parameter->value = make_leaf(value);
+  parameter->master = value.device() == device() ? value : value.to(device());
+  parameter->master_rows = {0, parameter->shard.count};
+  const bool rounded = compute_dtype() == DType::bf16 && is_rounded(kind);
+  parameter->value = make_leaf(rounded ? parameter->master.to(DType::bf16) : parameter->master);
   parameters_.push_back(std::move(parameter));
   return *parameters_.back();
 }

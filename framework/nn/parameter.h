@@ -43,7 +43,14 @@ struct Parameter {
   ParameterKind kind = ParameterKind::matrix;
   Shape global_shape;
   RowRange shard;  // rows of the leading dimension held here; all of them unless sharded
-  Tensor value;    // [shard.count, …], a leaf of the tape
+  Tensor value;    // [shard.count, …], a leaf of the tape: what operators read
+  // What the optimizer updates and checkpoints hold. The same tensor as value, or, when value is
+  // its rounding to bf16, f32 values: of all its rows, or of the rows master_rows (counted in
+  // value) when data ranks divide the optimizer's work.
+  Tensor master;
+  RowRange master_rows;
+
+  bool rounded() const { return value.dtype() == DType::bf16; }
 
   bool sharded() const { return shard.count != global_shape[0]; }
   GradSlot& slot() const { return *value.slot(); }
@@ -63,9 +70,18 @@ class ParameterStore {
   // sharded by the mesh.
   using ShardPolicy = std::function<RowRange(ParameterKind kind, std::int64_t rows)>;
 
-  // Storage dtype is f32 (f64 in gradient checks). Initial values depend on seed, name and global
-  // index only.
-  ParameterStore(std::uint64_t seed, DType dtype, ShardPolicy policy = {});
+  // Where parameters live and what they are. f32 or f64 (gradient checks) hold every value as it
+  // is; bf16 rounds matrices, experts, embedding and head for computing and keeps f32 masters,
+  // while routers, vectors and tables stay f32.
+  struct Placement {
+    DType dtype = DType::f32;
+    Device device;
+  };
+
+  // Initial values depend on seed, name and global index only.
+  ParameterStore(std::uint64_t seed, Placement placement, ShardPolicy policy = {});
+  ParameterStore(std::uint64_t seed, DType dtype, ShardPolicy policy = {})
+      : ParameterStore(seed, Placement{dtype, Device{}}, std::move(policy)) {}
 
   Parameter& create(const std::string& name, ParameterKind kind, const Shape& global_shape,
                     Initializer initializer);
@@ -76,14 +92,18 @@ class ParameterStore {
   // Throws InternalError when there is none of that name.
   Parameter& find(const std::string& name) const;
   std::uint64_t seed() const { return seed_; }
-  DType dtype() const { return dtype_; }
+  Device device() const { return placement_.device; }
+  // Of masters and gradients.
+  DType dtype() const { return placement_.dtype == DType::bf16 ? DType::f32 : placement_.dtype; }
+  // Of activations.
+  DType compute_dtype() const { return placement_.dtype; }
 
   // Before the first backward of a step: the next contribution to each gradient overwrites it.
   void zero_gradients() const;
 
  private:
   std::uint64_t seed_;
-  DType dtype_;
+  Placement placement_;
   ShardPolicy policy_;
   std::vector<std::unique_ptr<Parameter>> parameters_;
   std::vector<std::unique_ptr<Buffer>> buffers_;

@@ -4,6 +4,8 @@
 #include <cmath>
 
 #include "framework/autograd/tape.h"
+#include "framework/ops/dispatch.h"
+#include "framework/ops/norm_cuda.h"
 
 namespace fulcrum::ops {
 namespace {
@@ -115,31 +117,40 @@ Tensor run_backward(const Saved& saved, const Tensor& g, const Tensor& through, 
   const std::int64_t rows = rows_of(saved.x);
   const std::int64_t width = saved.x.dim(-1);
   Tensor partial;
-  if (wants_weight) {
-    partial = Tensor::empty({(rows + kRowBlock - 1) / kRowBlock, width}, saved.x.dtype());
-  }
-  dispatch_floating("rms_norm", saved.x.dtype(), [&]<class T>() {
-    const auto pointer = [](const Tensor& t) { return t.defined() ? t.data<T>() : nullptr; };
-    backward<T>(saved.x.data<T>(), saved.weight.data<T>(), saved.inverse.data<T>(), g.data<T>(),
-                pointer(through), rows, width, pointer(dx), add, pointer(partial));
-  });
+  dispatch(
+      "rms_norm", saved.x,
+      [&]<class T>() {
+        if (wants_weight) {
+          partial = Tensor::empty({(rows + kRowBlock - 1) / kRowBlock, width}, saved.x.dtype());
+        }
+        const auto pointer = [](const Tensor& t) { return t.defined() ? t.data<T>() : nullptr; };
+        backward<T>(saved.x.data<T>(), saved.weight.data<T>(), saved.inverse.data<T>(), g.data<T>(),
+                    pointer(through), rows, width, pointer(dx), add, pointer(partial));
+      },
+      [&] {
+        partial = cuda::rms_norm_backward(saved.x, saved.weight, saved.inverse, g, through, dx, add,
+                                          wants_weight);
+      });
   return partial;
 }
 
 void finish_weight(Backward& b, std::size_t input, const Tensor& partial) {
   b.weight_gradient(input, [partial](GradSlot& slot) {
     const auto [out, add] = slot.target({partial.dim(1)}, partial.dtype(), partial.device());
-    dispatch_floating("rms_norm", partial.dtype(), [&]<class T>() {
-      sum_blocks<T>(partial.data<T>(), partial.dim(0), partial.dim(1), out.data<T>(), add);
-    });
+    dispatch(
+        "rms_norm", partial,
+        [&]<class T>() {
+          sum_blocks<T>(partial.data<T>(), partial.dim(0), partial.dim(1), out.data<T>(), add);
+        },
+        [&] { cuda::sum_rows(partial, out, add); });
   });
 }
 
 void check_arguments(const char* op, const Tensor& x, const Tensor& weight, double eps) {
-  FULCRUM_REQUIRE(x.rank() >= 1 && weight.rank() == 1 && x.dim(-1) == weight.dim(0) &&
-                      x.dtype() == weight.dtype(),
-                  "{}: needs x [..., width] and weight [width] of one dtype; got {} {} and {} {}",
-                  op, x.dtype(), x.shape(), weight.dtype(), weight.shape());
+  FULCRUM_REQUIRE(
+      x.rank() >= 1 && weight.rank() == 1 && x.dim(-1) == weight.dim(0) && suits(weight, x),
+      "{}: needs x [..., width] and weight [width] of one dtype; got {} {} and {} {}", op,
+      x.dtype(), x.shape(), weight.dtype(), weight.shape());
   FULCRUM_REQUIRE(eps >= 0.0, "{}: eps must not be negative; got {}", op, eps);
 }
 
@@ -148,11 +159,14 @@ void check_arguments(const char* op, const Tensor& x, const Tensor& weight, doub
 Tensor rms_norm(const Tensor& x, const Tensor& weight, double eps) {
   check_arguments("rms_norm", x, weight, eps);
   Tensor y = Tensor::empty_like(x);
-  const Tensor inverse = Tensor::empty({rows_of(x)}, x.dtype());
-  dispatch_floating("rms_norm", x.dtype(), [&]<class T>() {
-    forward<T>(x.data<T>(), nullptr, weight.data<T>(), static_cast<T>(eps), rows_of(x), x.dim(-1),
-               nullptr, y.data<T>(), inverse.data<T>());
-  });
+  const Tensor inverse = Tensor::empty({rows_of(x)}, accumulation_dtype(x.dtype()), x.device());
+  dispatch(
+      "rms_norm", x,
+      [&]<class T>() {
+        forward<T>(x.data<T>(), nullptr, weight.data<T>(), static_cast<T>(eps), rows_of(x),
+                   x.dim(-1), nullptr, y.data<T>(), inverse.data<T>());
+      },
+      [&] { cuda::rms_norm(x, {}, weight, eps, {}, y, inverse); });
   if (Tape* tape = Tape::recording({x, weight})) {
     tape->record("rms_norm", {x, weight}, {&y},
                  [saved = Saved{x.detach(), weight.detach(), inverse}](Backward& b) {
@@ -172,11 +186,14 @@ NormedSum add_rms_norm(const Tensor& a, const Tensor& b, const Tensor& weight, d
                   a.shape(), b.dtype(), b.shape());
   check_arguments("add_rms_norm", a, weight, eps);
   NormedSum y{Tensor::empty_like(a), Tensor::empty_like(a)};
-  const Tensor inverse = Tensor::empty({rows_of(a)}, a.dtype());
-  dispatch_floating("add_rms_norm", a.dtype(), [&]<class T>() {
-    forward<T>(a.data<T>(), b.data<T>(), weight.data<T>(), static_cast<T>(eps), rows_of(a),
-               a.dim(-1), y.sum.data<T>(), y.normed.data<T>(), inverse.data<T>());
-  });
+  const Tensor inverse = Tensor::empty({rows_of(a)}, accumulation_dtype(a.dtype()), a.device());
+  dispatch(
+      "add_rms_norm", a,
+      [&]<class T>() {
+        forward<T>(a.data<T>(), b.data<T>(), weight.data<T>(), static_cast<T>(eps), rows_of(a),
+                   a.dim(-1), y.sum.data<T>(), y.normed.data<T>(), inverse.data<T>());
+      },
+      [&] { cuda::rms_norm(a, b, weight, eps, y.sum, y.normed, inverse); });
   if (Tape* tape = Tape::recording({a, b, weight})) {
     const Saved saved{y.sum.detach(), weight.detach(), inverse};
     tape->record("add_rms_norm", {a, b, weight}, {&y.sum, &y.normed}, [saved](Backward& back) {
