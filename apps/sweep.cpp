@@ -59,8 +59,8 @@ void print_plan(const Manifest& manifest, bool json) {
     return;
   }
   for (const PlannedPoint& point : manifest.points)
-    std::printf("%s  %s  %s\n", point.id.c_str(),
-                name_of(checked_state(manifest, point).status), point.name.c_str());
+    std::printf("%s  %s  %s\n", point.id.c_str(), name_of(checked_state(manifest, point).status),
+                point.name.c_str());
   std::printf("%zu points in %s; %ld at once, each with %ld ranks of %ld threads\n",
               manifest.points.size(), manifest.dir.c_str(), static_cast<long>(e.jobs),
               static_cast<long>(e.ranks), static_cast<long>(e.threads));

@@ -1,9 +1,11 @@
 // fulcrum train: one experiment, on one rank or under mpirun.
 
 #include "apps/commands.h"
+#include "apps/device_choice.h"
 #include "apps/exit_code.h"
 #include "apps/train/config_parser.h"
 #include "apps/train/trainer.h"
+#include "framework/core/cuda_memory.h"
 #include "framework/ops/gemm.h"
 #include "models/budget_solver.h"
 #include "parallel/watchdog.h"
@@ -29,9 +31,6 @@ void resolve(ExperimentConfig& config, const data::PreparedData& data) {
                     config.model.vocabulary, data.vocabulary(), data.folder().string()));
   }
   config.model = models::solve_budget(config.model);
-  if (config.device == DeviceChoice::cuda) {
-    throw UserError("device: cuda: this build trains on the CPU; allowed: cpu, auto");
-  }
   const ParallelConfig& parallel = config.parallel;
   if (parallel.pipeline != 1 || parallel.expert != 1) {
     throw UserError(
@@ -39,6 +38,17 @@ void resolve(ExperimentConfig& config, const data::PreparedData& data) {
                     "allowed: 1 and 1",
                     parallel.pipeline, parallel.expert));
   }
+}
+
+// Where and in what this rank computes.
+ParameterStore::Placement place(const ExperimentConfig& config, const parallel::Session& session) {
+  const Device device = choose_device(config.device, session.local_rank());
+  if (device.is_cpu()) {
+    const bool bf16 = config.train.precision == Precision::bf16;
+    ops::set_matmul_precision(bf16 ? ops::MatmulPrecision::bf16 : ops::MatmulPrecision::f32);
+    return {DType::f32, device};
+  }
+  return {config.train.precision == Precision::f32 ? DType::f32 : DType::bf16, device};
 }
 
 void train(const Arguments& arguments, parallel::Session& session) {
@@ -55,8 +65,7 @@ void train(const Arguments& arguments, parallel::Session& session) {
   }
   const int threads = session.set_threads(config.threads);
   parallel::set_hang_timeout(config.parallel.hang_timeout_s);
-  ops::set_matmul_precision(config.train.precision == Precision::bf16 ? ops::MatmulPrecision::bf16
-                                                                      : ops::MatmulPrecision::f32);
+  const ParameterStore::Placement placement = place(config, session);
 
   const bool root = session.rank() == 0;
   const parallel::Communicator world = parallel::Communicator::world();
@@ -68,15 +77,17 @@ void train(const Arguments& arguments, parallel::Session& session) {
   const parallel::Mesh mesh(world, config.parallel.pipeline, config.parallel.expert);
   if (root) {
     const models::ParameterCount count = models::count_parameters(config.model);
-    fmt::print("{} parameters ({} active, {} in experts, {} in memory); {} x {} threads; {}\n",
+    fmt::print("{} parameters ({} active, {} in experts, {} in memory); {} x {}; {}\n",
                telemetry::short_number(static_cast<double>(count.total)),
                telemetry::short_number(static_cast<double>(count.active)),
                telemetry::short_number(static_cast<double>(count.experts)),
                telemetry::short_number(static_cast<double>(count.memory)), mesh.shape().describe(),
-               threads, config.run_dir);
+               placement.device.is_cpu() ? fmt::format("{} threads", threads)
+                                         : cuda_device_name(placement.device.index),
+               config.run_dir);
     std::fflush(stdout);
   }
-  Trainer trainer(config, hash, mesh, data, arguments.resume);
+  Trainer trainer(config, hash, mesh, data, placement, arguments.resume);
   const TrainResult result = trainer.run();
   if (!result.finished) {
     throw IoError(

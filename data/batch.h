@@ -1,6 +1,6 @@
 #pragma once
-// What a model's forward pass receives: B rows of S consecutive tokens. All tensors are i32 [B, S]
-// in host memory.
+// What a model's forward pass receives: B rows of S consecutive tokens. All tensors are i32 [B, S],
+// loaded in host memory.
 
 #include "framework/core/tensor.h"
 
@@ -13,6 +13,9 @@ struct Batch {
   Tensor document_start;  // index within the row of the first position of that position's document
                           // (0 when it began before)
 
+  Batch to(Device device) const {
+    return {ids.to(device), targets.to(device), document_start.to(device)};
+  }
   std::int64_t rows() const { return ids.dim(0); }
   std::int64_t length() const { return ids.dim(1); }
 };

@@ -32,6 +32,7 @@ class LanguageModel {
   Tensor logits(ForwardPass& pass);
 
   const ModelConfig& config() const { return config_; }
+  Device device() const { return embedding_->value.device(); }
   // After the backward passes of a step: row gradients have reached the ranks that own the rows.
   // Every rank calls it.
   void finish_step();

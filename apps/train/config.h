@@ -11,7 +11,7 @@
 namespace fulcrum::apps {
 
 enum class DeviceChoice : std::uint8_t { automatic, cpu, cuda };
-enum class Precision : std::uint8_t { f32, bf16 };
+enum class Precision : std::uint8_t { automatic, f32, bf16 };
 enum class OptimizerKind : std::uint8_t { adamw, muon };
 enum class ScheduleKind : std::uint8_t { constant, step, cosine, wsd };
 
@@ -66,7 +66,10 @@ struct TrainConfig {
   std::int64_t global_batch = 0;  // sequences a step
   std::int64_t micro_batch = 0;   // sequences a rank computes at once; 0: global_batch / data ranks
   std::uint64_t seed = 0;
-  Precision precision = Precision::f32;
+  // Of matrix products and, on a GPU, of activations; masters, gradients and optimizer are f32.
+  // automatic: bf16 on a GPU, f32 on a CPU.
+  Precision precision = Precision::automatic;
+  bool cuda_graph = true;  // capture the computation of a step and replay it (GPU)
   double z_loss = 0.0;
   std::int64_t log_every = 10;
   OptimizerConfig optimizer;

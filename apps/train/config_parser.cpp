@@ -65,7 +65,9 @@ void bind_train(Section& s, TrainConfig& train) {
   s.required("global_batch", train.global_batch, at_least(1));
   s.optional("micro_batch", train.micro_batch, at_least(0));
   s.optional("seed", train.seed);
-  s.choice("precision", train.precision, {{"f32", Precision::f32}, {"bf16", Precision::bf16}});
+  s.choice("precision", train.precision,
+           {{"auto", Precision::automatic}, {"f32", Precision::f32}, {"bf16", Precision::bf16}});
+  s.optional("cuda_graph", train.cuda_graph);
   s.optional("z_loss", train.z_loss, at_least(0));
   s.optional("log_every", train.log_every, at_least(1));
   s.section("optimizer", [&](Section& o) { bind_optimizer(o, train.optimizer); });

@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "framework/autograd/tape.h"
+#include "framework/ops/scalars.h"
 
 namespace fulcrum::apps {
 
@@ -13,7 +14,8 @@ Evaluation evaluate(models::LanguageModel& model, const data::Windows& windows, 
   const std::int64_t total = count == 0 ? windows.count() : std::min(count, windows.count());
   const std::int64_t ranks = mesh.data().size();
   const std::int64_t rank = mesh.data().rank();
-  double nll = 0.0;
+  const Device device = model.device();
+  std::vector<Tensor> nll;  // of each batch, read together at the end
   std::int64_t tokens = 0;
   for (std::int64_t first = 0; first < total; first += ranks * micro_batch) {
     // Beyond the last window a rank computes it again without counting it, so that all ranks stay
@@ -32,13 +34,16 @@ Evaluation evaluate(models::LanguageModel& model, const data::Windows& windows, 
         if (targets[t] >= 0) ++tokens;
       }
     }
-    models::ForwardPass pass{batch};
+    const data::Batch there = batch.to(device);
+    models::ForwardPass pass{there};
     pass.training = false;
     pass.data_ranks = &mesh.data();
     pass.global_tokens = ranks * batch.ids.numel();
-    nll += model.loss(pass).nll_sum.data<double>()[0];
+    nll.push_back(model.loss(pass).nll_sum);
   }
-  double sums[] = {nll, static_cast<double>(tokens)};
+  double sums[] = {0.0, static_cast<double>(tokens)};
+  const Tensor values = ops::pack_scalars(nll).to(Device{});
+  for (std::int64_t i = 0; i < values.numel(); ++i) sums[0] += values.data<double>()[i];
   mesh.data().all_reduce(std::span<double>(sums));
   return {sums[1] > 0 ? sums[0] / sums[1] : 0.0, static_cast<std::int64_t>(sums[1])};
 }

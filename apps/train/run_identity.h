@@ -10,8 +10,8 @@
 namespace fulcrum::apps {
 
 struct RunIdentity {
-  std::string config;       // resolved, YAML
-  std::string config_hash;  // of the experiment as configured: a sweep knows its points by it
+  std::string config;        // resolved, YAML
+  std::string config_hash;   // of the experiment as configured: a sweep knows its points by it
   std::string numbers_hash;  // of the model, the seed and the data order: a resumed run keeps these
   std::string data_checksum;  // of the prepared folder
 };

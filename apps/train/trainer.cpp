@@ -9,7 +9,6 @@
 
 #include "apps/train/evaluator.h"
 #include "data/tokenizer_compression.h"
-#include "framework/autograd/tape.h"
 #include "framework/optim/clipping.h"
 
 namespace fulcrum::apps {
@@ -22,15 +21,6 @@ constexpr std::size_t kRecentLosses =
 
 double seconds_since(std::chrono::steady_clock::time_point start) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-}
-
-// Σ g² of this rank's tables, or of everything else.
-double square_sum_of(const ParameterStore& store, bool tables) {
-  std::vector<Parameter*> chosen;
-  for (const auto& parameter : store.parameters()) {
-    if ((parameter->kind == ParameterKind::table) == tables) chosen.push_back(parameter.get());
-  }
-  return gradient_square_sum(chosen);
 }
 
 // Rank 0 holds the folder's lock. A folder with checkpoints is touched only to resume.
@@ -80,7 +70,8 @@ models::HashedVocabulary hashed_vocabulary(const ExperimentConfig& config,
 }  // namespace
 
 Trainer::Trainer(const ExperimentConfig& config, const std::string& config_hash,
-                 const parallel::Mesh& mesh, const data::PreparedData& data, const Resume& resume)
+                 const parallel::Mesh& mesh, const data::PreparedData& data,
+                 ParameterStore::Placement placement, const Resume& resume)
     : config_(config),
       mesh_(mesh),
       batches_(
@@ -90,9 +81,10 @@ Trainer::Trainer(const ExperimentConfig& config, const std::string& config_hash,
       valid_windows_(windows_of(data, data::Split::valid, config)),
       sampler_(train_windows_.whole(), config.train.global_batch, config.train.seed),
       schedule_(make_schedule(config.train)),
-      state_(config, hashed_vocabulary(config, data), mesh),
+      state_(config, hashed_vocabulary(config, data), mesh, placement),
       identity_(identify(config, config_hash, data)),
-      checkpoints_(config.run_dir + "/checkpoints", config.checkpoint.keep, mesh.world()) {
+      checkpoints_(config.run_dir + "/checkpoints", config.checkpoint.keep, mesh.world()),
+      gradients_(config_, mesh, state_, timer_) {
   if (!resume.checkpoint.empty() || checkpoints_.exist()) {
     checkpoints_.restore(state_, identity_, resume.checkpoint);
   }
@@ -111,9 +103,14 @@ Trainer::Trainer(const ExperimentConfig& config, const std::string& config_hash,
 }
 
 TrainResult Trainer::run() {
+  std::vector<data::Batch> batches;
+  if (state_.step < config_.train.steps) batches = load(state_.step);
   while (state_.step < config_.train.steps) {
     const auto start = std::chrono::steady_clock::now();
-    StepReport report = train_step();
+    gradients_.start(batches);
+    // A GPU is busy meanwhile.
+    if (state_.step + 1 < config_.train.steps) batches = load(state_.step + 1);
+    StepReport report = gradients_.finish(stop_.received());
     apply(report);
     report.tokens = config_.train.global_batch * config_.train.sequence_length;
     report.seconds = seconds_since(start);
@@ -148,85 +145,15 @@ TrainResult Trainer::run() {
   return result;
 }
 
-double Trainer::accumulate_gradients(StepReport& report) {
-  const std::vector<std::int64_t> samples = sampler_.samples(state_.step);
-  const std::int64_t step_tokens = config_.train.global_batch * config_.train.sequence_length;
-  double nll = 0.0;
-  double gates = 0.0;
-  std::size_t memories = 0;
+std::vector<data::Batch> Trainer::load(std::int64_t step) {
+  const auto timed = timer_.time(Phase::data);
+  const std::vector<std::int64_t> samples = sampler_.samples(step);
+  std::vector<data::Batch> batches;
   for (std::int64_t j = 0; j < batches_.accumulation; ++j) {
-    data::Batch batch;
-    {
-      const auto timed = timer_.time(Phase::data);
-      batch = train_windows_.load(data::micro_batch_of(samples, j, batches_.accumulation,
-                                                       mesh_.data().rank(), mesh_.data().size()));
-    }
-    models::ForwardPass pass{batch};
-    pass.data_ranks = &mesh_.data();
-    pass.global_tokens = batch.ids.numel() * mesh_.data().size();
-    pass.token_weight = 1.0 / static_cast<double>(step_tokens);
-
-    Tape tape;
-    models::Loss loss;
-    {
-      const auto timed = timer_.time(Phase::forward);
-      const Tape::Scope recording(tape);
-      loss = state_.model.loss(pass, config_.train.z_loss);
-    }
-    {
-      const auto timed = timer_.time(Phase::backward);
-      if (j + 1 == batches_.accumulation) state_.reducer.arm();
-      tape.backward(loss.total);
-    }
-    nll += loss.nll_sum.item();
-    report.total_loss += loss.total.item();
-    for (const Tensor& rows : pass.touched_rows) report.touched_rows += rows.item();
-    for (const Tensor& slots : pass.dropped_slots) report.dropped_slots += slots.item();
-    for (const Tensor& gate : pass.gate_means) gates += gate.item();
-    memories += pass.gate_means.size();
+    batches.push_back(train_windows_.load(data::micro_batch_of(
+        samples, j, batches_.accumulation, mesh_.data().rank(), mesh_.data().size())));
   }
-  if (memories > 0) report.gate_mean = gates / static_cast<double>(memories);
-  return nll;
-}
-
-StepReport Trainer::train_step() {
-  StepReport report;
-  for (models::MoeFeedForward* moe : state_.model.mixtures()) moe->begin_step();
-  state_.reducer.begin_step();
-  const double nll = accumulate_gradients(report);
-
-  const auto timed = timer_.time(Phase::reduce);
-  state_.model.finish_step();
-  state_.reducer.finish();
-  // Dense gradients are equal on all ranks by now; rows of tables are each rank's own.
-  double sums[] = {nll,
-                   report.total_loss,
-                   square_sum_of(state_.store, /*tables=*/true),
-                   report.gate_mean.value_or(0.0),
-                   report.touched_rows,
-                   report.dropped_slots,
-                   static_cast<double>(stop_.received())};
-  mesh_.world().all_reduce(std::span<double>(sums));
-  report.loss =
-      sums[0] / static_cast<double>(config_.train.global_batch * config_.train.sequence_length);
-  report.total_loss = sums[1];
-  report.gradient_norm = std::sqrt(square_sum_of(state_.store, /*tables=*/false) + sums[2]);
-  if (report.gate_mean) report.gate_mean = sums[3] / mesh_.world().size();
-  report.touched_rows = sums[4];
-  report.dropped_slots = sums[5];
-  report.signal = static_cast<int>(sums[6]);
-  report.expert_load = reduced_expert_load();
-  return report;
-}
-
-Tensor Trainer::reduced_expert_load() const {
-  const auto& mixtures = state_.model.mixtures();
-  if (mixtures.empty()) return {};
-  const auto count = static_cast<std::int64_t>(mixtures.size());
-  const Tensor load = Tensor::empty({count, mixtures.front()->experts()}, DType::i64);
-  for (std::int64_t i = 0; i < count; ++i) load.slice(i, i + 1).copy_from(mixtures[i]->load());
-  mesh_.data().all_reduce(load);
-  return load;
+  return batches;
 }
 
 void Trainer::apply(StepReport& report) {

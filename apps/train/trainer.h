@@ -8,6 +8,7 @@
 
 #include "apps/train/checkpoints.h"
 #include "apps/train/config.h"
+#include "apps/train/gradient_step.h"
 #include "apps/train/run_folder.h"
 #include "apps/train/step_report.h"
 #include "apps/train/stop_signal.h"
@@ -41,13 +42,13 @@ class Trainer {
   // The model's budget is solved and its vocabulary known; `config_hash` is that of the experiment
   // before. Collective.
   Trainer(const ExperimentConfig& config, const std::string& config_hash,
-          const parallel::Mesh& mesh, const data::PreparedData& data, const Resume& resume);
+          const parallel::Mesh& mesh, const data::PreparedData& data,
+          ParameterStore::Placement placement, const Resume& resume);
   TrainResult run();
 
  private:
-  StepReport train_step();
-  double accumulate_gradients(StepReport& report);  // returns the sum of negative log-likelihoods
-  Tensor reduced_expert_load() const;
+  // This rank's micro-batches of a step.
+  std::vector<data::Batch> load(std::int64_t step);
   void apply(StepReport& report);
   void publish(const StepReport& report);
   double validate();
@@ -73,6 +74,7 @@ class Trainer {
   telemetry::Metrics metrics_;
   std::unique_ptr<telemetry::Progress> progress_;
   telemetry::StepTimer timer_;
+  GradientStep gradients_;
   StopSignal stop_;
 };
 

@@ -3,8 +3,9 @@
 namespace fulcrum::apps {
 
 TrainingState::TrainingState(const ExperimentConfig& config,
-                             const models::HashedVocabulary& vocabulary, const parallel::Mesh& mesh)
-    : store(config.train.seed, DType::f32, mesh.shard_policy()),
+                             const models::HashedVocabulary& vocabulary, const parallel::Mesh& mesh,
+                             ParameterStore::Placement placement)
+    : store(config.train.seed, placement, mesh.shard_policy()),
       model(config.model, store, vocabulary, mesh.data()),
       reducer(store, mesh, config.parallel.bucket_mib),
       optimizers(make_optimizers(config.train.optimizer, store)),

@@ -17,7 +17,7 @@ namespace fulcrum::apps {
 struct TrainingState {
   // The model's budget is solved and its vocabulary known. Collective.
   TrainingState(const ExperimentConfig& config, const models::HashedVocabulary& vocabulary,
-                const parallel::Mesh& mesh);
+                const parallel::Mesh& mesh, ParameterStore::Placement placement);
 
   ParameterStore store;
   models::LanguageModel model;

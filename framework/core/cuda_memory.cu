@@ -38,6 +38,12 @@ int cuda_device_count() {
   return cudaGetDeviceCount(&count) == cudaSuccess ? count : 0;
 }
 
+std::string cuda_device_name(int index) {
+  cudaDeviceProp properties{};
+  FULCRUM_CUDA_CHECK(cudaGetDeviceProperties(&properties, index));
+  return properties.name;
+}
+
 void use_cuda_device(int index) { FULCRUM_CUDA_CHECK(cudaSetDevice(index)); }
 
 void cuda_synchronize() { FULCRUM_CUDA_CHECK(cudaDeviceSynchronize()); }
@@ -66,6 +72,20 @@ void cuda_copy(void* target, Device target_device, const void* source, Device so
   if (target_device.is_cpu() || source_device.is_cpu()) {
     FULCRUM_CUDA_CHECK(cudaStreamSynchronize(compute_stream()));
   }
+}
+
+void* cuda_allocate_pinned(std::size_t bytes) {
+  void* block = nullptr;
+  FULCRUM_CUDA_CHECK(cudaMallocHost(&block, bytes));
+  return block;
+}
+
+void cuda_free_pinned(void* block) { cudaFreeHost(block); }
+
+void cuda_upload(void* target, int index, const void* pinned, std::size_t bytes) {
+  const CurrentDevice current(index);
+  FULCRUM_CUDA_CHECK(
+      cudaMemcpyAsync(target, pinned, bytes, cudaMemcpyHostToDevice, compute_stream()));
 }
 
 void cuda_set_bytes(void* block, int value, std::size_t bytes, int index) {
