@@ -2,19 +2,19 @@
 
 #include <algorithm>
 #include <charconv>
+#include <vector>
 
+#include "framework/core/memory_pool.h"
 #include "models/budget.h"
 
 namespace fulcrum::apps {
 namespace {
 
-using models::AttentionKind;
 using models::CountedTensor;
 
-constexpr std::int64_t kValue = 4;      // bytes
 constexpr std::int64_t kRowId = 8;      // bytes
 constexpr std::int64_t kStepCount = 4;  // bytes of a table row
-constexpr std::int64_t kLogitsChunk = std::int64_t{8} << 20;
+constexpr std::int64_t kBatch = 12;     // bytes of a token: its id, its target, its document
 
 std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 
@@ -25,6 +25,7 @@ struct Stage {
   RowRange layers;
   bool first, last;
   std::int64_t in_flight;
+  ElementBytes bytes;
 
   const models::ModelConfig& model() const { return experiment.model; }
   std::int64_t tokens() const { return batch.micro_batch * experiment.train.sequence_length; }
@@ -50,81 +51,120 @@ struct Stage {
   }
 };
 
-void add_parameters(const Stage& stage, RankMemory& memory) {
+// Gradients are summed over ranks in buckets, which close once they are large enough, and have one
+// allocation each.
+class Buckets {
+ public:
+  explicit Buckets(double mib) : limit_(static_cast<std::int64_t>(mib * (1 << 20))) {}
+  void add(std::int64_t bytes) {
+    open_ += bytes;
+    if (open_ >= limit_) close();
+  }
+  std::int64_t total() {
+    close();
+    return total_;
+  }
+
+ private:
+  void close() {
+    if (open_ > 0) total_ += pooled_bytes(open_);
+    open_ = 0;
+  }
+  std::int64_t limit_;
+  std::int64_t open_ = 0;
+  std::int64_t total_ = 0;
+};
+
+void add_table(const Stage& stage, std::int64_t rows, std::int64_t width, RankMemory& memory) {
+  const ElementBytes& bytes = stage.bytes;
+  const std::int64_t held = ceil_div(rows, stage.mesh.data());
+  const std::int64_t touched = stage.touched_rows(rows);
+  const std::int64_t exchanged =
+      pooled_bytes(touched * width * bytes.vector) + pooled_bytes(touched * kRowId);
+  memory.weights += pooled_bytes(held * width * bytes.vector);
+  memory.gradients += stage.batch.accumulation * exchanged;
+  memory.optimizer +=
+      2 * pooled_bytes(held * width * bytes.moment) + pooled_bytes(held * kStepCount);
+  if (stage.mesh.data() > 1) memory.dispatch += 2 * exchanged;
+}
+
+// Returns what the rank saves of these.
+std::int64_t add_parameters(const Stage& stage, RankMemory& memory) {
+  const ElementBytes& bytes = stage.bytes;
   const bool muon = stage.experiment.train.optimizer.kind == OptimizerKind::muon;
-  for (const auto& tensor : models::list_parameters(stage.model())) {
-    if (!stage.owns(tensor)) continue;
-    const std::int64_t rows = tensor.shape[0];
-    const std::int64_t row = rows == 0 ? 0 : tensor.numel() / rows;
-    std::int64_t held = rows;
-    if (tensor.kind == ParameterKind::expert) held = ceil_div(rows, stage.mesh.expert);
-    if (tensor.kind == ParameterKind::table) held = ceil_div(rows, stage.mesh.data());
-    memory.weights += held * row * kValue;
-    if (tensor.kind == ParameterKind::table) {
-      const std::int64_t touched = stage.touched_rows(rows);
-      memory.gradients += stage.batch.accumulation * touched * (row * kValue + kRowId);
-      memory.optimizer += held * (2 * row * kValue + kStepCount);
-      if (stage.mesh.data() > 1) memory.dispatch += 2 * touched * (row * kValue + kRowId);
-    } else {
-      const bool one_moment =
-          muon && (tensor.kind == ParameterKind::matrix || tensor.kind == ParameterKind::expert);
-      memory.gradients += held * row * kValue;
-      memory.optimizer += held * row * kValue * (one_moment ? 1 : 2);
+  Buckets dense(stage.experiment.parallel.bucket_mib);
+  Buckets experts(stage.experiment.parallel.bucket_mib);
+  RankMemory replicated;
+  auto tensors = models::list_parameters(stage.model());
+  for (auto tensor = tensors.rbegin(); tensor != tensors.rend(); ++tensor) {
+    const ParameterKind kind = tensor->kind;
+    if (!stage.owns(*tensor) || tensor->numel() == 0) continue;
+    const std::int64_t rows = tensor->shape[0];
+    const std::int64_t row = tensor->numel() / rows;
+    if (kind == ParameterKind::table) {
+      add_table(stage, rows, row, memory);
+      continue;
+    }
+    const bool expert = kind == ParameterKind::expert;
+    const std::int64_t values = (expert ? ceil_div(rows, stage.mesh.expert) : rows) * row;
+    const bool in_products = kind != ParameterKind::vector && kind != ParameterKind::router;
+    const bool copied = in_products && bytes.master > 0;
+    const std::int64_t element = copied ? bytes.master : in_products ? bytes.matrix : bytes.vector;
+    const std::int64_t saved = pooled_bytes(values * element);
+    const bool one_moment = muon && (kind == ParameterKind::matrix || expert);
+    const std::int64_t moments = (one_moment ? 1 : 2) * pooled_bytes(values * bytes.moment);
+    memory.weights += saved + (copied ? pooled_bytes(values * bytes.matrix) : 0);
+    memory.optimizer += moments;
+    (expert ? experts : dense).add(values * bytes.gradient);
+    if (!expert || stage.mesh.expert == 1) {
+      replicated.weights += saved;
+      replicated.optimizer += moments;
     }
   }
+  const std::int64_t shared = replicated.weights + replicated.optimizer;
+  const std::int64_t held = memory.weights + memory.optimizer;
+  memory.gradients += dense.total() + experts.total();
+  // Ranks divide what all of them hold.
+  return held - shared + ceil_div(shared, stage.mesh.world);
 }
 
-std::int64_t attention_values(const models::AttentionConfig& a) {
-  switch (a.kind) {
-    case AttentionKind::full:
-      return (2 * a.heads + 2 * a.kv_heads) * a.head_dim + a.heads;
-    case AttentionKind::mla:
-      return a.mla.query_rank + a.mla.kv_rank + a.mla.rope_dim +
-             2 * a.heads * (a.head_dim + a.mla.rope_dim + a.mla.value_dim) + a.heads;
-    case AttentionKind::nsa:
-      return a.heads * a.head_dim + 3 * a.kv_heads * (a.head_dim + a.nsa.value_dim) +
-             3 * a.heads * (a.nsa.value_dim + 2);
-  }
-  return 0;
-}
-
-std::int64_t block_values(const models::ModelConfig& model, std::int64_t layer) {
-  const std::int64_t d = model.width;
-  const std::int64_t streams = model.hyper_connections;
-  std::int64_t values = 5 * d + attention_values(model.attention);
-  if (streams > 1) values += 2 * streams * d;
-  const auto& moe = model.moe;
-  if (moe.experts > 0 && layer >= moe.leading_dense) {
-    values += 2 * moe.routed() + moe.active() * (2 * d + 3 * moe.width()) +
-              3 * moe.width() * moe.shared_experts;
-  } else {
-    values += 3 * model.ffn_width;
-  }
-  if (model.dse) {
-    const auto& owners = model.dse->layers;
-    if (std::find(owners.begin(), owners.end(), layer) != owners.end())
-      values += 2 * model.dse->width + 4 * d * streams;
-  }
-  return values;
-}
-
-void add_activations(const Stage& stage, RankMemory& memory) {
+// Returns what validation takes.
+std::int64_t add_activations(const Stage& stage, RankMemory& memory) {
   const auto& model = stage.model();
-  std::int64_t values = 0;
-  for (std::int64_t i = 0; i < stage.layers.count; ++i)
-    values += block_values(model, stage.layers.first + i);
-  if (stage.last) values += 4 * model.width;
-  memory.activations += stage.in_flight * stage.tokens() * values * kValue;
-  if (stage.last) memory.activations += model.vocabulary * model.width * kValue + kLogitsChunk;
+  std::int64_t kept = pooled_bytes(stage.tokens() * kBatch);
+  BlockMemory block;
+  for (std::int64_t i = 0; i < stage.layers.count; ++i) {
+    block = block_memory(model, stage.layers.first + i, stage.tokens(), stage.bytes);
+    kept += block.kept;
+  }
+  memory.activations += stage.in_flight * kept;
+  LossMemory loss;
+  if (stage.last) loss = loss_memory(model, stage.tokens(), stage.bytes);
+  memory.activations += std::max(block.backward, loss.training);
   if (stage.mesh.expert > 1)
-    memory.dispatch += 4 * stage.tokens() * model.moe.active() * model.width * kValue;
+    memory.dispatch +=
+        4 * stage.tokens() * model.moe.active() * model.width * stage.bytes.activation;
+  return std::max(block.validation, loss.validation);
 }
 
 }  // namespace
 
+ElementBytes element_bytes(DeviceChoice device, Precision precision) {
+  ElementBytes bytes;
+  if (precision != Precision::bf16) return bytes;
+  bytes.operand = 2;
+  if (device != DeviceChoice::cuda) return bytes;
+  bytes.matrix = 2;
+  bytes.master = 4;
+  bytes.activation = 2;
+  return bytes;
+}
+
 RankMemory estimate_memory(const ExperimentConfig& experiment, const parallel::MeshShape& mesh) {
   const auto& train = experiment.train;
   const auto batch = parallel::plan_batch(mesh, train.global_batch, train.micro_batch);
+  const bool saves_beside_steps =
+      experiment.checkpoint.every > 0 || experiment.checkpoint.every_minutes > 0;
   RankMemory most;
   for (std::int64_t s = 0; s < mesh.pipeline; ++s) {
     const Stage stage{experiment,
@@ -133,10 +173,14 @@ RankMemory estimate_memory(const ExperimentConfig& experiment, const parallel::M
                       parallel::shard(experiment.model.layers, mesh.pipeline, s),
                       s == 0,
                       s + 1 == mesh.pipeline,
-                      std::min(batch.accumulation, mesh.pipeline - s)};
+                      std::min(batch.accumulation, mesh.pipeline - s),
+                      element_bytes(experiment.device, train.precision)};
     RankMemory memory;
-    add_parameters(stage, memory);
-    add_activations(stage, memory);
+    const std::int64_t saved = add_parameters(stage, memory);
+    const std::int64_t validation = add_activations(stage, memory);
+    memory.checkpoint = saves_beside_steps
+                            ? saved
+                            : std::max<std::int64_t>(0, saved + validation - memory.activations);
     if (memory.total() > most.total()) most = memory;
   }
   return most;

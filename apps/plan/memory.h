@@ -1,35 +1,30 @@
 #pragma once
-// Memory of one rank of a training run on CPUs, by kind, in bytes. All values are f32.
+// Memory of one rank of a training run, by kind, in bytes of the pool: every request is rounded up
+// to a size class (framework/core/memory_pool.h), as it is in a run.
 //
-//   weights      4 B a parameter that the rank holds: experts / expert ranks, table rows / data
+//   weights      of the parameters that the rank holds: experts / expert ranks, table rows / data
 //                ranks, blocks / stages
-//   gradients    4 B a parameter but tables; a table keeps the rows that a step touches, 8 B of
-//                row id and 4 B a value, once for each micro-batch
-//   optimizer    AdamW: two moments, 8 B a parameter. Muon: one momentum, 4 B a parameter of the
-//                backbone's matrices and experts. Tables: two moments and a step count, 8 B a
-//                value and 4 B a row
-//   activations  what one micro-batch keeps for backward: 4 B · b·S tokens times
-//                  block    5 d (inputs and outputs of both norms, the sum between them)
-//                  full     (2 heads + 2 kv_heads)·dim + heads
-//                  mla      ranks and rope + 2 heads·(dim + rope + value) + heads
-//                  nsa      heads·dim + 3 kv_heads·(dim + value) + 3 heads·(value + 2)
-//                  dense    3 ffn
-//                  experts  2 E + k·(2 d + 3 w) + 3 w·shared
-//                  memory   2 d_mem + 4 M·d
-//                  mHC      2 M·d a block, with M > 1
-//                  model    4 d
-//                and once the head's gradient V·d, which the loss forms in the forward pass, and a
-//                chunk of logits. Of S pipeline stages, stage s holds min(accumulation, S − s)
+//   gradients    of all of these but tables, in reduction buckets; a table keeps the rows that a
+//                step touches, 8 B of row id and the values, once for each micro-batch
+//   optimizer    AdamW: two moments. Muon: one momentum for the backbone's matrices and experts.
+//                Tables: two moments and a step count, 4 B a row
+//   activations  see activations.h. Of S pipeline stages, stage s holds min(accumulation, S − s)
 //                micro-batches at once
 //   dispatch     buffers of exchanges. With expert ranks 4 · b·S·k·d values: tokens to the experts
 //                of a layer and back, sent and received. With data ranks, for every memory, row
 //                ids and rows, sent and received
+//   checkpoint   copy of what the rank saves, written while steps go on beside it. A run that saves
+//                only at its end has no step beside: then only what exceeds the activations counts
 //
-// An estimate: the pool's rounding, buffers inside the MPI library and the program itself come on
-// top. It is that of the stage which needs most.
+// Values are f32 on CPUs; with train.precision bf16, products keep their inputs in bf16. On CUDA
+// devices (device: cuda) bf16 means bf16 activations and bf16 copies of the matrices beside f32
+// masters; gradients and moments stay f32. A run reports what it took (memory.peak of result.json);
+// buffers inside the MPI library and the program itself come on top. Rows that n-grams share are
+// counted as if they did not. The estimate is that of the stage which needs most.
 
 #include <cstdint>
 
+#include "apps/plan/activations.h"
 #include "apps/train/config.h"
 #include "parallel/mesh.h"
 
@@ -41,9 +36,14 @@ struct RankMemory {
   std::int64_t optimizer = 0;
   std::int64_t activations = 0;
   std::int64_t dispatch = 0;
+  std::int64_t checkpoint = 0;
 
-  std::int64_t total() const { return weights + gradients + optimizer + activations + dispatch; }
+  std::int64_t total() const {
+    return weights + gradients + optimizer + activations + dispatch + checkpoint;
+  }
 };
+
+ElementBytes element_bytes(DeviceChoice device, Precision precision);
 
 // experiment.model must be solved (models/budget_solver.h).
 RankMemory estimate_memory(const ExperimentConfig& experiment, const parallel::MeshShape& mesh);

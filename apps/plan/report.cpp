@@ -9,6 +9,7 @@
 #include "apps/train/config_parser.h"
 #include "data/manifest.h"
 #include "framework/core/error.h"
+#include "framework/telemetry/progress.h"
 
 namespace fulcrum::apps {
 namespace {
@@ -29,13 +30,6 @@ std::string count_text(double n) {
   if (n >= 1e9) return fmt::format("{:.3f} B", n / 1e9);
   if (n >= 1e6) return fmt::format("{:.3f} M", n / 1e6);
   return fmt::format("{}", n);
-}
-
-std::string bytes_text(std::int64_t bytes) {
-  const auto n = static_cast<double>(bytes);
-  if (n >= 1 << 30) return fmt::format("{:.2f} GiB", n / (1 << 30));
-  if (n >= 1 << 20) return fmt::format("{:.1f} MiB", n / (1 << 20));
-  return fmt::format("{:.1f} KiB", n / (1 << 10));
 }
 
 // In the order of models::Part.
@@ -122,7 +116,7 @@ nlohmann::ordered_json to_json(const Plan& plan) {
       {"rho", "share of the sparse parameters that is routed experts"},
       {"flops_per_token",
        "forward and backward: 6 x matrix parameters in use + attention over the keys seen"},
-      {"memory_per_rank", "estimated bytes on the rank that needs most, f32"}};
+      {"memory_per_rank", "estimated bytes on the rank that needs most"}};
   json["rho"] = budget.rho;
   json["budget"] = {{"rho_asked", nullptr},
                     {"experts_at_rho_1", budget.experts_full},
@@ -144,10 +138,13 @@ nlohmann::ordered_json to_json(const Plan& plan) {
       {"pipeline", plan.mesh.pipeline}, {"data", plan.mesh.data()}, {"expert", plan.mesh.expert}};
   json["micro_batch"] = plan.batch.micro_batch;
   json["accumulation"] = plan.batch.accumulation;
-  json["memory_per_rank"] = {
-      {"weights", plan.memory.weights},           {"gradients", plan.memory.gradients},
-      {"optimizer", plan.memory.optimizer},       {"activations", plan.memory.activations},
-      {"dispatch_buffers", plan.memory.dispatch}, {"total", plan.memory.total()}};
+  json["memory_per_rank"] = {{"weights", plan.memory.weights},
+                             {"gradients", plan.memory.gradients},
+                             {"optimizer", plan.memory.optimizer},
+                             {"activations", plan.memory.activations},
+                             {"dispatch_buffers", plan.memory.dispatch},
+                             {"checkpoint", plan.memory.checkpoint},
+                             {"total", plan.memory.total()}};
   return json;
 }
 
@@ -169,12 +166,15 @@ std::string to_text(const Plan& plan) {
       count_text(plan.flops_per_token), plan.tokens() * plan.flops_per_token);
   text += fmt::format("memory of a rank, estimated ({}; {} x {} sequences a step)\n",
                       plan.mesh.describe(), plan.batch.accumulation, plan.batch.micro_batch);
-  const std::pair<const char*, std::int64_t> kinds[] = {
-      {"weights", plan.memory.weights},           {"gradients", plan.memory.gradients},
-      {"optimizer", plan.memory.optimizer},       {"activations", plan.memory.activations},
-      {"dispatch buffers", plan.memory.dispatch}, {"total", plan.memory.total()}};
+  const std::pair<const char*, std::int64_t> kinds[] = {{"weights", plan.memory.weights},
+                                                        {"gradients", plan.memory.gradients},
+                                                        {"optimizer", plan.memory.optimizer},
+                                                        {"activations", plan.memory.activations},
+                                                        {"dispatch buffers", plan.memory.dispatch},
+                                                        {"checkpoint", plan.memory.checkpoint},
+                                                        {"total", plan.memory.total()}};
   for (const auto& [name, bytes] : kinds)
-    text += fmt::format("  {:<22}{:>12}\n", name, bytes_text(bytes));
+    text += fmt::format("  {:<22}{:>12}\n", name, telemetry::bytes_text(bytes));
   return text;
 }
 

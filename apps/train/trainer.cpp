@@ -3,12 +3,14 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <filesystem>
 #include <limits>
 #include <nlohmann/json.hpp>
 #include <numeric>
 
 #include "apps/train/evaluator.h"
 #include "data/tokenizer_compression.h"
+#include "framework/core/memory_pool.h"
 #include "framework/optim/clipping.h"
 
 namespace fulcrum::apps {
@@ -105,6 +107,8 @@ Trainer::Trainer(const ExperimentConfig& config, const std::string& config_hash,
 TrainResult Trainer::run() {
   std::vector<data::Batch> batches;
   if (state_.step < config_.train.steps) batches = load(state_.step);
+  const std::int64_t first_step = state_.step;
+  const std::int64_t state_bytes = memory_stats(state_.store.device()).in_use;
   while (state_.step < config_.train.steps) {
     const auto start = std::chrono::steady_clock::now();
     gradients_.start(batches);
@@ -137,11 +141,15 @@ TrainResult Trainer::run() {
   for (const double loss : state_.recent_losses) {
     result.train_loss += loss / static_cast<double>(state_.recent_losses.size());
   }
-  if (result.finished) {
-    result.validation_loss = validate();
-    write_result(result);
+  if (result.finished) result.validation_loss = validate();
+  result.memory = memory_use(state_bytes);
+  if (result.finished) write_result(result, result.step > first_step);
+  if (progress_) {
+    progress_->message(fmt::format("memory of a rank: {} in use at most, {} reserved",
+                                   telemetry::bytes_text(result.memory.peak),
+                                   telemetry::bytes_text(result.memory.reserved)));
+    progress_->finish();
   }
-  if (progress_) progress_->finish();
   return result;
 }
 
@@ -185,6 +193,9 @@ void Trainer::publish(const StepReport& report) {
   std::vector<telemetry::Metric> metrics = metrics_of(report);
   for (telemetry::Metric& phase : telemetry::phase_metrics(phases))
     metrics.push_back(std::move(phase));
+  const MemoryStats pool = memory_stats(state_.store.device());
+  metrics.push_back({"pool/peak_bytes", static_cast<double>(pool.peak)});
+  metrics.push_back({"pool/reserved_bytes", static_cast<double>(pool.reserved)});
   metrics_.log(state_.step, metrics);
   if (report.skipped) {
     metrics_.event(state_.step, "skipped", *report.skipped);
@@ -225,8 +236,17 @@ void Trainer::note_save(std::optional<std::int64_t> step) {
   if (step && is_root()) metrics_.event(*step, "checkpoint", "saved");
 }
 
-void Trainer::write_result(const TrainResult& result) const {
+RankMemoryUse Trainer::memory_use(std::int64_t state) const {
+  const MemoryStats pool = memory_stats(state_.store.device());
+  std::int64_t most[] = {state, pool.peak, pool.reserved};
+  mesh_.world().all_reduce(std::span<std::int64_t>(most), parallel::Reduce::max);
+  return {most[0], most[1], most[2]};
+}
+
+void Trainer::write_result(const TrainResult& result, bool trained) const {
   if (!is_root()) return;
+  // A finished run that is resumed has nothing to add to what the process that trained it wrote.
+  if (!trained && std::filesystem::exists(folder_->file("result.json"))) return;
   const auto number = [](double x) {
     return std::isfinite(x) ? nlohmann::json(x) : nlohmann::json(nullptr);
   };
@@ -235,6 +255,10 @@ void Trainer::write_result(const TrainResult& result) const {
                                {"validation_loss", number(result.validation_loss)},
                                {"tokens", state_.tokens},
                                {"seconds", state_.seconds},
+                               {"memory",
+                                {{"state", result.memory.state},
+                                 {"peak", result.memory.peak},
+                                 {"reserved", result.memory.reserved}}},
                                {"parameters", parameter_summary(config_.model)},
                                {"config_hash", identity_.config_hash}};
   folder_->write("result.json", json.dump(2) + "\n");

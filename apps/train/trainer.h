@@ -30,11 +30,19 @@ struct Resume {
   std::string checkpoint;  // "step-400"; empty: the newest
 };
 
+// Bytes of the memory pool, of the device that trains, on the rank that took most.
+struct RankMemoryUse {
+  std::int64_t state = 0;     // weights, gradients and optimizer, before the first step
+  std::int64_t peak = 0;      // most in use at once
+  std::int64_t reserved = 0;  // taken from the system
+};
+
 struct TrainResult {
   bool finished = false;  // false: stopped by a signal, with a checkpoint
   std::int64_t step = 0;
   double train_loss = 0.0;       // mean over the last steps
   double validation_loss = 0.0;  // NaN without a validation split
+  RankMemoryUse memory;
 };
 
 class Trainer {
@@ -55,7 +63,8 @@ class Trainer {
   bool save_is_due() const;
   void save();
   void note_save(std::optional<std::int64_t> step);
-  void write_result(const TrainResult& result) const;
+  RankMemoryUse memory_use(std::int64_t state) const;
+  void write_result(const TrainResult& result, bool trained) const;
   bool is_root() const { return mesh_.world().rank() == 0; }
 
   ExperimentConfig config_;

@@ -137,6 +137,10 @@ std::shared_ptr<Storage> allocate(std::size_t bytes, Device device) {
           }};
 }
 
+std::int64_t pooled_bytes(std::int64_t bytes) {
+  return static_cast<std::int64_t>(size_class(static_cast<std::size_t>(bytes)));
+}
+
 GraphMemoryScope::GraphMemoryScope() { graph_memory = true; }
 GraphMemoryScope::~GraphMemoryScope() { graph_memory = false; }
 

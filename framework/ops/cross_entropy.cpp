@@ -20,10 +20,6 @@ constexpr std::int64_t kLeastTokens = 256;
 constexpr std::int64_t kMostTokens = 512;
 constexpr std::int64_t kSumBlock = 1024;  // terms summed in T before the sum goes on in double
 
-std::int64_t chunk_tokens(std::int64_t vocabulary, std::int64_t element) {
-  return std::clamp(kChunkBytes / (vocabulary * element) / 64 * 64, kLeastTokens, kMostTokens);
-}
-
 struct TokenLoss {
   double nll = 0.0;
   double lse = 0.0;
@@ -128,6 +124,10 @@ void check_arguments(const Tensor& hidden, const Tensor& head, const Tensor& tar
 
 }  // namespace
 
+std::int64_t cross_entropy_chunk(std::int64_t vocabulary, std::int64_t element) {
+  return std::clamp(kChunkBytes / (vocabulary * element) / 64 * 64, kLeastTokens, kMostTokens);
+}
+
 CrossEntropy linear_cross_entropy(const Tensor& hidden, const Tensor& head, const Tensor& targets,
                                   double scale, double z_weight) {
   check_arguments(hidden, head, targets);
@@ -145,7 +145,7 @@ CrossEntropy linear_cross_entropy(const Tensor& hidden, const Tensor& head, cons
   if (n == 0 && dhead.defined()) dhead.zero();
 
   const std::int64_t chunk =
-      std::min(n, chunk_tokens(std::max<std::int64_t>(vocabulary, 1), size_of(dtype)));
+      std::min(n, cross_entropy_chunk(std::max<std::int64_t>(vocabulary, 1), size_of(dtype)));
   const Tensor logits = Tensor::empty({chunk, vocabulary}, dtype);
   Tensor gradient = logits;
   if (tape != nullptr && x.dtype() != dtype) gradient = Tensor::empty(logits.shape(), x.dtype());

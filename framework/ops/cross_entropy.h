@@ -1,6 +1,8 @@
 #pragma once
 // Output projection and softmax cross-entropy in one operator: the logits [n, V] never exist whole.
 
+#include <cstdint>
+
 #include "framework/core/tensor.h"
 
 namespace fulcrum::ops {
@@ -19,5 +21,8 @@ struct CrossEntropy {
 // the chunks, and backward multiplies them by its seed. f32 products follow set_matmul_precision.
 CrossEntropy linear_cross_entropy(const Tensor& hidden, const Tensor& head, const Tensor& targets,
                                   double scale, double z_weight);
+
+// Tokens of a chunk, for logits of `element` bytes.
+std::int64_t cross_entropy_chunk(std::int64_t vocabulary, std::int64_t element);
 
 }  // namespace fulcrum::ops

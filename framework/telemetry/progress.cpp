@@ -110,6 +110,14 @@ std::string short_number(double value) {
   return i == 0 ? fmt::format("{:.0f}", value) : fmt::format("{:.1f}{}", value, suffixes[i]);
 }
 
+std::string bytes_text(std::int64_t bytes) {
+  const auto n = static_cast<double>(bytes);
+  if (n >= 1 << 30) return fmt::format("{:.2f} GiB", n / (1 << 30));
+  if (n >= 1 << 20) return fmt::format("{:.1f} MiB", n / (1 << 20));
+  if (n >= 1 << 10) return fmt::format("{:.1f} KiB", n / (1 << 10));
+  return fmt::format("{} B", bytes);
+}
+
 std::string duration_text(double seconds) {
   const auto s = static_cast<std::int64_t>(std::llround(std::max(seconds, 0.0)));
   if (s < 60) return fmt::format("{}s", s);

@@ -62,6 +62,8 @@ bool is_terminal(std::FILE* stream);
 
 // "850", "15.3k", "1.2M".
 std::string short_number(double value);
+// "850 B", "12.5 KiB", "3.2 MiB", "1.25 GiB".
+std::string bytes_text(std::int64_t bytes);
 // "42s", "4m10s", "3h05m", "2d07h".
 std::string duration_text(double seconds);
 

@@ -1,8 +1,11 @@
 #include "apps/plan/report.h"
 
+#include <algorithm>
+
 #include "apps/train/config_parser.h"
 #include "framework/config/load.h"
 #include "framework/core/error.h"
+#include "framework/core/memory_pool.h"
 #include "tests/catch.h"
 #include "tests/temporary_folder.h"
 
@@ -46,17 +49,29 @@ TEST_CASE("memory of a dense model is counted by hand", "[unit][plan]") {
   CHECK(plan.batch.accumulation == 2);
   const std::int64_t parameters = 2 * 80 + 8 + 2 * (24 * 8 + 8 * 8 + 3 * 16 * 8 + 16);
   CHECK(plan.budget.count.total == parameters);
-  CHECK(plan.memory.weights == 4 * parameters);
-  CHECK(plan.memory.gradients == 4 * parameters);
-  CHECK(plan.memory.optimizer == 8 * parameters);
-  const std::int64_t block = 5 * 8 + 8 * 4 + 2 + 3 * 16;
-  CHECK(plan.memory.activations == 32 * (2 * block + 32) * 4 + 80 * 4 + (8 << 20));
+  // Tensors of a block: two norms, qkv, output, gate beside up, down.
+  const auto pooled = [](std::int64_t values) { return pooled_bytes(4 * values); };
+  const std::int64_t matrices = pooled(24 * 8) + pooled(8 * 8) + pooled(32 * 8) + pooled(8 * 16);
+  const std::int64_t weights = 2 * pooled(80) + pooled(8) + 2 * (2 * pooled(8) + matrices);
+  CHECK(plan.memory.weights == weights);
+  CHECK(plan.memory.gradients == pooled(parameters));
+  CHECK(plan.memory.optimizer == 2 * weights);
+  // Of 32 tokens: norms, q, k, v, attention, sums, feed-forward.
+  const std::int64_t d = pooled(32 * 8);
+  const std::int64_t block =
+      4 * d + 2 * pooled(32) + 4 * d + pooled(32 * 2) + pooled(32 * 32) + pooled(32 * 16);
+  const std::int64_t loss = 3 * d + pooled(32) + pooled(32 * 10) + pooled(80);
+  const std::int64_t backward = d + pooled(32 * 32);
+  CHECK(plan.memory.activations == pooled(32 * 3) + 2 * block + std::max(loss, backward));
   CHECK(plan.memory.dispatch == 0);
-  CHECK(plan.memory.total() == plan.memory.weights * 4 + plan.memory.activations);
+  CHECK(plan.memory.checkpoint == 0);  // half the state for each rank is less than the activations
+  CHECK(plan.memory.total() == 3 * weights + plan.memory.gradients + plan.memory.activations);
+  const auto saving = plan_of(kExperiment, 2, {"checkpoint.every=5"}).memory;
+  CHECK(saving.checkpoint == 3 * weights / 2);
 
   // Muon keeps one moment of the blocks' matrices.
   const auto muon = plan_of(kExperiment, 2, {"train.optimizer.kind=muon"}).memory;
-  CHECK(plan.memory.optimizer - muon.optimizer == 4 * 2 * (24 * 8 + 8 * 8 + 3 * 16 * 8));
+  CHECK(plan.memory.optimizer - muon.optimizer == 2 * matrices);
 }
 
 TEST_CASE("tables are divided over data ranks, experts over expert ranks", "[unit][plan]") {
@@ -64,11 +79,14 @@ TEST_CASE("tables are divided over data ranks, experts over expert ranks", "[uni
   const Plan four = plan_of(kSparse, 4);
   const std::int64_t rows = one.budget.count.tables / 8;
   const std::int64_t held = (rows + 3) / 4;
-  CHECK(one.memory.weights - four.memory.weights == 4 * 8 * (rows - held));
-  CHECK(one.memory.optimizer - four.memory.optimizer == (8 * 8 + 4) * (rows - held));
+  const std::int64_t table = pooled_bytes(4 * 8 * rows) - pooled_bytes(4 * 8 * held);
+  CHECK(one.memory.weights - four.memory.weights == table);
+  CHECK(one.memory.optimizer - four.memory.optimizer ==
+        2 * table + pooled_bytes(4 * rows) - pooled_bytes(4 * held));
   CHECK(one.memory.dispatch == 0);
   // Two orders of two heads for each of 32 tokens; ids and rows, sent and received.
-  CHECK(four.memory.dispatch == 2 * std::min<std::int64_t>(rows, 32 * 4) * (8 * 4 + 8));
+  const std::int64_t touched = std::min<std::int64_t>(rows, 32 * 4);
+  CHECK(four.memory.dispatch == 2 * (pooled_bytes(touched * 8 * 4) + pooled_bytes(touched * 8)));
 
   const Plan split =
       plan_of(kSparse, 4, {"model.moe.groups=2", "model.moe.top_groups=2", "parallel.expert=2"});
@@ -92,7 +110,8 @@ TEST_CASE("the plan's JSON has the promised keys", "[unit][plan]") {
   CHECK(json["tokens_per_step"] == 128);
   CHECK(json["total_flops"] == 1280 * json["flops_per_token"].get<double>());
   std::int64_t bytes = 0;
-  for (const char* kind : {"weights", "gradients", "optimizer", "activations", "dispatch_buffers"})
+  for (const char* kind :
+       {"weights", "gradients", "optimizer", "activations", "dispatch_buffers", "checkpoint"})
     bytes += json["memory_per_rank"][kind].get<std::int64_t>();
   CHECK(json["memory_per_rank"]["total"] == bytes);
 }
@@ -111,9 +130,11 @@ TEST_CASE("pure MoE and dense models have rho 1 and no memory", "[unit][plan]") 
 
 TEST_CASE("pipeline stages hold their blocks", "[unit][plan]") {
   const Plan plan = plan_of(kExperiment, 2, {"parallel.pipeline=2"});
-  // The last stage has one block, the norm and the head; the first one block and the embedding.
-  const std::int64_t block = 24 * 8 + 8 * 8 + 3 * 16 * 8 + 16;
-  CHECK(plan.memory.weights == 4 * (block + 80 + 8));
+  // The first stage needs most: it has one block and the embedding, and two micro-batches at once.
+  const auto pooled = [](std::int64_t values) { return pooled_bytes(4 * values); };
+  const std::int64_t block =
+      2 * pooled(8) + pooled(24 * 8) + pooled(8 * 8) + pooled(32 * 8) + pooled(8 * 16);
+  CHECK(plan.memory.weights == block + pooled(80));
 }
 
 TEST_CASE("a plan that cannot be says why", "[unit][plan]") {
@@ -125,4 +146,27 @@ TEST_CASE("a plan that cannot be says why", "[unit][plan]") {
         std::string::npos);
   CHECK(problem({"model.vocabulary=0"}, 1).find("model.vocabulary: must be given") == 0);
   CHECK_THROWS_AS(plan_of(kSparse, 1, {"model.vocabulary=0", "data.path=/nowhere"}), IoError);
+}
+
+TEST_CASE("bf16 halves what products read; on CUDA also activations, beside f32 masters",
+          "[unit][plan]") {
+  const auto memory = [](const std::vector<std::string>& overrides) {
+    return plan_of(kExperiment, 1, overrides).memory;
+  };
+  const std::vector<std::string> size = {"model.width=256", "model.ffn_width=512"};
+  const auto with = [&](std::vector<std::string> more) {
+    more.insert(more.end(), size.begin(), size.end());
+    return memory(more);
+  };
+  const RankMemory f32 = with({});
+  const RankMemory cpu = with({"train.precision=bf16"});
+  const RankMemory cuda = with({"train.precision=bf16", "device=cuda"});
+  CHECK(cpu.weights == f32.weights);
+  CHECK(cpu.optimizer == f32.optimizer);
+  CHECK(cpu.activations < f32.activations);
+  CHECK(static_cast<double>(cuda.weights) ==
+        Approx(1.5 * static_cast<double>(f32.weights)).epsilon(0.01));
+  CHECK(cuda.gradients == f32.gradients);
+  CHECK(cuda.optimizer == f32.optimizer);
+  CHECK(cuda.activations < cpu.activations);
 }

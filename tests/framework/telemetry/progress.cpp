@@ -85,6 +85,9 @@ TEST_CASE("numbers and durations in words", "[unit][telemetry]") {
   CHECK(short_number(999.7) == "1.0k");
   CHECK(short_number(15300) == "15.3k");
   CHECK(short_number(1.25e9) == "1.2G");
+  CHECK(bytes_text(850) == "850 B");
+  CHECK(bytes_text(12800) == "12.5 KiB");
+  CHECK(bytes_text(5 << 28) == "1.25 GiB");
   CHECK(duration_text(41.6) == "42s");
   CHECK(duration_text(250) == "4m10s");
   CHECK(duration_text(3 * 3600 + 5 * 60) == "3h05m");

@@ -1,0 +1,55 @@
+#pragma once
+// What the forward and backward pass of one micro-batch hold, tensor by tensor, in bytes of the
+// pool (framework/core/memory_pool.h rounds every request up).
+//
+// Kept by the blocks from forward to backward, of b·S tokens, values a token (d width, w width of
+// an expert, k active, E routed experts, h heads, f ffn):
+//   block     4 d: input, both normed inputs, sum between the halves; 2 (inverse norms)
+//   full      (2 h + 2 kv_heads)·dim + h
+//   mla, nsa  see attention_values; counted, not built yet
+//   dense     3 f
+//   experts   k·(2 d + 3 w) + 3 w·shared, E scores and 5 k numbers of the routing
+//   memory    d_mem + 4 d·M: memory, key, value, gated value, sum; row ids
+//   mHC       2 M·d with M > 1
+// Beside them, whichever is more:
+//   loss      3 d a token (last hidden, normed, its gradient), the head's gradient V·d, which forms
+//             in the forward pass, and a chunk of logits
+//   backward  the gradients inside the last block
+
+#include <cstdint>
+
+#include "framework/core/shape.h"
+#include "models/config.h"
+
+namespace fulcrum::apps {
+
+// Bytes of an element, by kind.
+struct ElementBytes {
+  std::int64_t matrix = 4;      // of weights that products read: matrices, experts, embedding, head
+  std::int64_t master = 0;      // of the copy beside those that the optimizer updates; 0: none
+  std::int64_t vector = 4;      // of the other weights: vectors, routers, tables
+  std::int64_t gradient = 4;    // of weights
+  std::int64_t moment = 4;      // of the optimizer
+  std::int64_t activation = 4;  // as operators keep it, and of its gradient
+  std::int64_t operand = 4;     // as products keep it
+  std::int64_t statistic = 4;   // of scores, norms, logits and their sums
+};
+
+// Of the last stage's loss.
+struct LossMemory {
+  std::int64_t training = 0;
+  std::int64_t validation = 0;  // without gradients
+};
+
+struct BlockMemory {
+  std::int64_t kept = 0;
+  std::int64_t validation = 0;  // at most in a pass without gradients, which keeps nothing
+  std::int64_t backward = 0;  // at most, on top of what all blocks keep, when it is the last one
+};
+
+BlockMemory block_memory(const models::ModelConfig& model, std::int64_t layer, std::int64_t tokens,
+                         const ElementBytes& bytes);
+LossMemory loss_memory(const models::ModelConfig& model, std::int64_t tokens,
+                       const ElementBytes& bytes);
+
+}  // namespace fulcrum::apps
