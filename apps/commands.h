@@ -14,5 +14,6 @@ void add_fit(CLI::App& app);
 void add_plan(CLI::App& app);
 void add_inspect(CLI::App& app);
 void add_export(CLI::App& app);
+void add_bench(CLI::App& app);
 
 }  // namespace fulcrum::apps

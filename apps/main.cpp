@@ -21,6 +21,7 @@ int main(int argc, char** argv) {
   fulcrum::apps::add_export(app);
   fulcrum::apps::add_train(app);
   fulcrum::apps::add_sweep(app);
+  fulcrum::apps::add_bench(app);
   try {
     app.parse(argc, argv);
     return 0;

@@ -1,12 +1,11 @@
 // fulcrum train: one experiment, on one rank or under mpirun.
 
 #include "apps/commands.h"
-#include "apps/device_choice.h"
 #include "apps/exit_code.h"
 #include "apps/train/config_parser.h"
+#include "apps/train/placement.h"
 #include "apps/train/trainer.h"
 #include "framework/core/cuda_memory.h"
-#include "framework/ops/gemm.h"
 #include "models/budget_solver.h"
 #include "parallel/watchdog.h"
 
@@ -40,17 +39,6 @@ void resolve(ExperimentConfig& config, const data::PreparedData& data) {
   }
 }
 
-// Where and in what this rank computes.
-ParameterStore::Placement place(const ExperimentConfig& config, const parallel::Session& session) {
-  const Device device = choose_device(config.device, session.local_rank());
-  if (device.is_cpu()) {
-    const bool bf16 = config.train.precision == Precision::bf16;
-    ops::set_matmul_precision(bf16 ? ops::MatmulPrecision::bf16 : ops::MatmulPrecision::f32);
-    return {DType::f32, device};
-  }
-  return {config.train.precision == Precision::f32 ? DType::f32 : DType::bf16, device};
-}
-
 void train(const Arguments& arguments, parallel::Session& session) {
   ExperimentConfig config = load_experiment(arguments.config, arguments.overrides);
   const std::string hash = config_hash(config);
@@ -65,7 +53,7 @@ void train(const Arguments& arguments, parallel::Session& session) {
   }
   const int threads = session.set_threads(config.threads);
   parallel::set_hang_timeout(config.parallel.hang_timeout_s);
-  const ParameterStore::Placement placement = place(config, session);
+  const ParameterStore::Placement placement = place(config, session.local_rank());
 
   const bool root = session.rank() == 0;
   const parallel::Communicator world = parallel::Communicator::world();

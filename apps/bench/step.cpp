@@ -1,0 +1,86 @@
+#include "apps/bench/step.h"
+
+#include <algorithm>
+#include <chrono>
+#include <numeric>
+
+#include "apps/bench/inputs.h"
+#include "apps/train/gradient_step.h"
+#include "apps/train/training_state.h"
+#include "framework/core/cuda_memory.h"
+#include "framework/core/memory_pool.h"
+#include "framework/optim/clipping.h"
+#include "models/budget.h"
+
+namespace fulcrum::apps {
+namespace {
+
+constexpr std::int64_t kWarmup = 4;  // the third captures the graph
+
+models::HashedVocabulary identity(const ExperimentConfig& config) {
+  if (!config.model.dse) return {};
+  std::vector<std::int32_t> map(static_cast<std::size_t>(config.model.vocabulary));
+  std::iota(map.begin(), map.end(), 0);
+  return {Tensor::from(map, {config.model.vocabulary}), config.model.vocabulary, 0};
+}
+
+std::vector<data::Batch> random_batches(const ExperimentConfig& config,
+                                        const parallel::BatchPlan& plan, std::uint64_t seed) {
+  std::vector<data::Batch> batches;
+  const Shape shape = {plan.micro_batch, config.train.sequence_length};
+  for (std::int64_t j = 0; j < plan.accumulation; ++j) {
+    const std::uint64_t s = seed * 1000 + static_cast<std::uint64_t>(j);
+    batches.push_back({random_ids(shape, config.model.vocabulary, {}, 2 * s),
+                       random_ids(shape, config.model.vocabulary, {}, 2 * s + 1),
+                       Tensor::zeros(shape, DType::i32)});
+  }
+  return batches;
+}
+
+}  // namespace
+
+StepTiming time_steps(const ExperimentConfig& config, const parallel::Mesh& mesh,
+                      ParameterStore::Placement placement, std::int64_t steps) {
+  const parallel::BatchPlan plan =
+      parallel::plan_batch(mesh.shape(), config.train.global_batch, config.train.micro_batch);
+  TrainingState state(config, identity(config), mesh, placement);
+  telemetry::StepTimer timer;
+  GradientStep gradients(config, mesh, state, timer);
+  std::vector<double> seconds;
+  StepTiming timing;
+  for (std::int64_t step = 0; step < kWarmup + steps; ++step) {
+    const std::vector<data::Batch> batches = random_batches(
+        config, plan, static_cast<std::uint64_t>(step * mesh.data().size() + mesh.data().rank()));
+    if (step == kWarmup) timer.take();
+    if (placement.device.is_cuda()) cuda_synchronize();
+    const auto start = std::chrono::steady_clock::now();
+    gradients.start(batches);
+    const StepReport report = gradients.finish(0);
+    {
+      const auto timed = timer.time(telemetry::Phase::optimizer);
+      const double scale = clip_factor(report.gradient_norm * report.gradient_norm,
+                                       config.train.optimizer.clip_norm);
+      for (const auto& optimizer : state.optimizers) {
+        optimizer->step(config.train.optimizer.lr, scale);
+      }
+      if (placement.device.is_cuda()) cuda_synchronize();
+    }
+    const std::chrono::duration<double> elapsed = std::chrono::steady_clock::now() - start;
+    if (step >= kWarmup) seconds.push_back(elapsed.count());
+    timing.loss = report.loss;
+  }
+  std::sort(seconds.begin(), seconds.end());
+  timing.seconds = seconds[seconds.size() / 2];
+  const auto tokens = static_cast<double>(config.train.global_batch * config.train.sequence_length);
+  timing.tokens_per_second = tokens / timing.seconds;
+  timing.flops = models::flops_per_token(config.model, config.train.sequence_length) *
+                 timing.tokens_per_second / static_cast<double>(mesh.world().size());
+  timing.peak_gib =
+      static_cast<double>(memory_stats(placement.device).peak) / (1024.0 * 1024.0 * 1024.0);
+  for (const telemetry::Metric& phase : telemetry::phase_metrics(timer.take(), steps)) {
+    timing.phases[phase.name] = phase.value;
+  }
+  return timing;
+}
+
+}  // namespace fulcrum::apps
