@@ -98,7 +98,7 @@ void bench_step(const Arguments& arguments, parallel::Session& session) {
                            {"flops_per_second", t.flops},
                            {"peak_gib", t.peak_gib},
                            {"loss", t.loss},
-                           {"phases", t.phases}};
+                           {"regions", t.regions}};
     fmt::print("{}\n", json.dump(2));
     return;
   }
@@ -107,8 +107,8 @@ void bench_step(const Arguments& arguments, parallel::Session& session) {
       "GiB, loss {:.4f}\n",
       session.size(), device, telemetry::short_number(static_cast<double>(count.total)),
       1e3 * t.seconds, t.tokens_per_second, t.flops / 1e12, t.peak_gib, t.loss);
-  for (const auto& [phase, seconds] : t.phases)
-    fmt::print("  {:<20} {:.3f} ms\n", phase, 1e3 * seconds);
+  for (const auto& [region, seconds] : t.regions)
+    fmt::print("  {:<20} {:.3f} ms\n", region, 1e3 * seconds);
 }
 
 }  // namespace

@@ -1,5 +1,6 @@
 #include "models/block.h"
 
+#include "framework/core/region.h"
 #include "framework/ops/elementwise.h"
 #include "framework/ops/norm.h"
 
@@ -23,11 +24,20 @@ Block::Block(ParameterStore& store, const std::string& name, const ModelConfig& 
 
 Tensor Block::forward(const Tensor& x, ForwardPass& pass) {
   Tensor h = x;
-  if (memory_) h = ops::add(h, memory_->forward(h, pass));
-  const Tensor update = attention_->forward(attention_norm_(h), pass);
+  if (memory_) {
+    const InRegion region(Region::memory);
+    h = ops::add(h, memory_->forward(h, pass));
+  }
+  const Tensor normed_input = attention_norm_(h);
+  Tensor update;
+  {
+    const InRegion region(Region::attention);
+    update = attention_->forward(normed_input, pass);
+  }
   // h + update and its norm in one pass over memory
   const auto [sum, normed] =
       ops::add_rms_norm(h, update, feed_forward_norm_.weight(), feed_forward_norm_.eps());
+  const InRegion region(moe_ != nullptr ? Region::experts : Region::feed_forward);
   return ops::add(sum, feed_forward_->forward(normed, pass));
 }
 

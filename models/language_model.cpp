@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "framework/core/region.h"
 #include "framework/ops/cross_entropy.h"
 #include "framework/ops/elementwise.h"
 #include "framework/ops/embedding.h"
@@ -58,6 +59,7 @@ Tensor LanguageModel::hidden(ForwardPass& pass) {
 
 Loss LanguageModel::loss(ForwardPass& pass, double z_loss) {
   const Tensor h = hidden(pass);
+  const InRegion region(Region::vocabulary);
   const ops::CrossEntropy ce = ops::linear_cross_entropy(
       h, head(), pass.batch.targets.reshape({-1}), pass.token_weight, z_loss);
   Tensor total = ce.loss;

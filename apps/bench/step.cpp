@@ -48,25 +48,37 @@ StepTiming time_steps(const ExperimentConfig& config, const parallel::Mesh& mesh
   GradientStep gradients(config, mesh, state, timer);
   std::vector<double> seconds;
   StepTiming timing;
+  telemetry::RegionTimer optimizer_timer(placement.device);
+  telemetry::RegionTimer::Seconds regions{};
   for (std::int64_t step = 0; step < kWarmup + steps; ++step) {
     const std::vector<data::Batch> batches = random_batches(
         config, plan, static_cast<std::uint64_t>(step * mesh.data().size() + mesh.data().rank()));
-    if (step == kWarmup) timer.take();
     if (placement.device.is_cuda()) cuda_synchronize();
     const auto start = std::chrono::steady_clock::now();
     gradients.start(batches);
     const StepReport report = gradients.finish(0);
     {
-      const auto timed = timer.time(telemetry::Phase::optimizer);
       const double scale = clip_factor(report.gradient_norm * report.gradient_norm,
                                        config.train.optimizer.clip_norm);
-      for (const auto& optimizer : state.optimizers) {
-        optimizer->step(config.train.optimizer.lr, scale);
+      optimizer_timer.begin();
+      {
+        const InRegion region(Region::optimizer);
+        for (const auto& optimizer : state.optimizers) {
+          optimizer->step(config.train.optimizer.lr, scale);
+        }
       }
+      optimizer_timer.end();
       if (placement.device.is_cuda()) cuda_synchronize();
     }
     const std::chrono::duration<double> elapsed = std::chrono::steady_clock::now() - start;
-    if (step >= kWarmup) seconds.push_back(elapsed.count());
+    if (step >= kWarmup) {
+      seconds.push_back(elapsed.count());
+      const auto compute = gradients.region_seconds();
+      const auto update = optimizer_timer.seconds();
+      for (std::size_t i = 0; i < regions.size(); ++i) {
+        regions[i] += (compute[i] + update[i]) / static_cast<double>(steps);
+      }
+    }
     timing.loss = report.loss;
   }
   std::sort(seconds.begin(), seconds.end());
@@ -77,9 +89,13 @@ StepTiming time_steps(const ExperimentConfig& config, const parallel::Mesh& mesh
                  timing.tokens_per_second / static_cast<double>(mesh.world().size());
   timing.peak_gib =
       static_cast<double>(memory_stats(placement.device).peak) / (1024.0 * 1024.0 * 1024.0);
-  for (const telemetry::Metric& phase : telemetry::phase_metrics(timer.take(), steps)) {
-    timing.phases[phase.name] = phase.value;
+  double busy = 0.0;
+  for (int i = 0; i < kRegions; ++i) {
+    const double part = regions[static_cast<std::size_t>(i)];
+    if (part > 0.0) timing.regions[name_of(static_cast<Region>(i))] = part;
+    busy += part;
   }
+  timing.regions["idle"] = std::max(timing.seconds - busy, 0.0);
   return timing;
 }
 

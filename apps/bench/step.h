@@ -12,12 +12,12 @@
 namespace fulcrum::apps {
 
 struct StepTiming {
-  double seconds = 0.0;                  // median of a whole step
-  double tokens_per_second = 0.0;        // of all ranks
-  double flops = 0.0;                    // model FLOP/s of one rank: no recomputation counted
-  double loss = 0.0;                     // of the last step
-  double peak_gib = 0.0;                 // of this rank's pool
-  std::map<std::string, double> phases;  // seconds of a step
+  double seconds = 0.0;                   // median of a whole step
+  double tokens_per_second = 0.0;         // of all ranks
+  double flops = 0.0;                     // model FLOP/s of one rank: no recomputation counted
+  double loss = 0.0;                      // of the last step
+  double peak_gib = 0.0;                  // of this rank's pool
+  std::map<std::string, double> regions;  // seconds of a step by region of the model, and idle
 };
 
 // The configuration's model, batch, optimizer and precision; model.vocabulary must be given, and

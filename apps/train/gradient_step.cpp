@@ -5,6 +5,7 @@
 
 #include "framework/autograd/tape.h"
 #include "framework/core/memory_pool.h"
+#include "framework/core/region.h"
 #include "framework/ops/scalars.h"
 #include "framework/optim/clipping.h"
 
@@ -48,7 +49,7 @@ std::vector<Tensor> GradientStep::Readings::all() const {
 
 GradientStep::GradientStep(const ExperimentConfig& config, const parallel::Mesh& mesh,
                            TrainingState& state, telemetry::StepTimer& timer)
-    : config_(config), mesh_(mesh), state_(state), timer_(timer) {}
+    : config_(config), mesh_(mesh), state_(state), timer_(timer), regions_(state.store.device()) {}
 
 void GradientStep::start(const std::vector<data::Batch>& micro_batches) {
   const Device device = state_.store.device();
@@ -73,6 +74,7 @@ void GradientStep::start(const std::vector<data::Batch>& micro_batches) {
 }
 
 void GradientStep::compute() {
+  regions_.begin();
   for (models::MoeFeedForward* moe : state_.model.mixtures()) moe->begin_step();
   state_.reducer.begin_step();
   const std::int64_t step_tokens = config_.train.global_batch * config_.train.sequence_length;
@@ -101,13 +103,17 @@ void GradientStep::compute() {
     for (const Tensor& slots : pass.dropped_slots) readings.dropped_slots.push_back(slots);
   }
   const auto timed = timer_.time(Phase::reduce);
-  state_.model.finish_step();
-  state_.reducer.finish();
+  {
+    const InRegion region(Region::communication);
+    state_.model.finish_step();
+    state_.reducer.finish();
+  }
   readings.square_sums = {square_sum_tensor(parameters_of(state_.store, /*local=*/true)),
                           square_sum_tensor(parameters_of(state_.store, /*local=*/false))};
   readings_ = readings;
   scalars_ = ops::pack_scalars(readings.all());
   expert_load_ = stacked_expert_load();
+  regions_.end();
 }
 
 StepReport GradientStep::finish(int signal) {

@@ -15,6 +15,7 @@
 #include "data/batch.h"
 #include "framework/core/cuda_graph.h"
 #include "framework/core/upload.h"
+#include "framework/telemetry/region_timer.h"
 #include "framework/telemetry/step_timer.h"
 #include "parallel/mesh.h"
 
@@ -31,6 +32,8 @@ class GradientStep {
   // Waits for it. The gradients are complete; the report has what the ranks found together.
   // `signal`, of this rank, travels with it. Collective.
   StepReport finish(int signal);
+  // Where the time of the last finished step's computation went, on the device.
+  telemetry::RegionTimer::Seconds region_seconds() const { return regions_.seconds(); }
 
  private:
   struct Input {
@@ -54,6 +57,7 @@ class GradientStep {
   Readings readings_;
   Tensor scalars_;      // f64: Readings::all, in order
   Tensor expert_load_;  // i64 [mixtures, experts], of this rank
+  telemetry::RegionTimer regions_;
   CudaGraph graph_;
   std::int64_t eager_steps_ = 0;
 };

@@ -25,6 +25,19 @@ void add_expert_metrics(const Tensor& loads, std::vector<telemetry::Metric>& met
   metrics.push_back({"experts/empty", static_cast<double>(empty)});
 }
 
+void add_region_metrics(const telemetry::RegionTimer::Seconds& regions, double seconds,
+                        std::vector<telemetry::Metric>& metrics) {
+  double busy = 0.0;
+  for (int i = 0; i < kRegions; ++i) {
+    const double part = regions[static_cast<std::size_t>(i)];
+    busy += part;
+    if (part > 0.0) {
+      metrics.push_back({fmt::format("device/{}", name_of(static_cast<Region>(i))), part});
+    }
+  }
+  metrics.push_back({"device/idle", std::max(seconds - busy, 0.0)});
+}
+
 }  // namespace
 
 std::vector<telemetry::Metric> metrics_of(const StepReport& report) {
@@ -44,6 +57,7 @@ std::vector<telemetry::Metric> metrics_of(const StepReport& report) {
     metrics.push_back({"memory/gate_mean", *report.gate_mean});
     metrics.push_back({"memory/touched_rows", report.touched_rows});
   }
+  if (report.regions) add_region_metrics(*report.regions, report.seconds, metrics);
   return metrics;
 }
 

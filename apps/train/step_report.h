@@ -7,6 +7,7 @@
 
 #include "framework/core/tensor.h"
 #include "framework/telemetry/metrics.h"
+#include "framework/telemetry/region_timer.h"
 
 namespace fulcrum::apps {
 
@@ -24,6 +25,10 @@ struct StepReport {
   double dropped_slots = 0.0;
   std::optional<double> gate_mean;  // of the memories
   double touched_rows = 0.0;
+
+  // On a GPU: seconds that the device worked on each region of the model, its optimizer's those of
+  // the step before. The rest of `seconds` it was idle.
+  std::optional<telemetry::RegionTimer::Seconds> regions;
 
   std::optional<std::string> skipped;  // why the step changed nothing
   int signal = 0;                      // not 0: a rank was asked to stop

@@ -86,7 +86,8 @@ Trainer::Trainer(const ExperimentConfig& config, const std::string& config_hash,
       state_(config, hashed_vocabulary(config, data), mesh, placement),
       identity_(identify(config, config_hash, data)),
       checkpoints_(config.run_dir + "/checkpoints", config.checkpoint.keep, mesh.world()),
-      gradients_(config_, mesh, state_, timer_) {
+      gradients_(config_, mesh, state_, timer_),
+      optimizer_timer_(state_.store.device()) {
   if (!resume.checkpoint.empty() || checkpoints_.exist()) {
     checkpoints_.restore(state_, identity_, resume.checkpoint);
   }
@@ -115,6 +116,7 @@ TrainResult Trainer::run() {
     // A GPU is busy meanwhile.
     if (state_.step + 1 < config_.train.steps) batches = load(state_.step + 1);
     StepReport report = gradients_.finish(stop_.received());
+    if (state_.store.device().is_cuda()) report.regions = device_seconds();
     apply(report);
     report.tokens = config_.train.global_batch * config_.train.sequence_length;
     report.seconds = seconds_since(start);
@@ -164,6 +166,14 @@ std::vector<data::Batch> Trainer::load(std::int64_t step) {
   return batches;
 }
 
+// The optimizer's work of the last step is done by now; that of this one has not begun.
+telemetry::RegionTimer::Seconds Trainer::device_seconds() const {
+  telemetry::RegionTimer::Seconds seconds = gradients_.region_seconds();
+  const telemetry::RegionTimer::Seconds update = optimizer_timer_.seconds();
+  for (std::size_t i = 0; i < seconds.size(); ++i) seconds[i] += update[i];
+  return seconds;
+}
+
 void Trainer::apply(StepReport& report) {
   const auto timed = timer_.time(Phase::optimizer);
   report.learning_rate = schedule_.learning_rate(state_.step);
@@ -173,7 +183,12 @@ void Trainer::apply(StepReport& report) {
 
   const double scale =
       clip_factor(report.gradient_norm * report.gradient_norm, config_.train.optimizer.clip_norm);
-  for (const auto& optimizer : state_.optimizers) optimizer->step(report.learning_rate, scale);
+  optimizer_timer_.begin();
+  {
+    const InRegion region(Region::optimizer);
+    for (const auto& optimizer : state_.optimizers) optimizer->step(report.learning_rate, scale);
+  }
+  optimizer_timer_.end();
   const double rest =
       config_.model.moe.balance.bias_fraction * static_cast<double>(config_.train.steps);
   if (static_cast<double>(state_.step) >= rest) return;

@@ -57,6 +57,7 @@ class Trainer {
  private:
   // This rank's micro-batches of a step.
   std::vector<data::Batch> load(std::int64_t step);
+  telemetry::RegionTimer::Seconds device_seconds() const;
   void apply(StepReport& report);
   void publish(const StepReport& report);
   double validate();
@@ -84,6 +85,7 @@ class Trainer {
   std::unique_ptr<telemetry::Progress> progress_;
   telemetry::StepTimer timer_;
   GradientStep gradients_;
+  telemetry::RegionTimer optimizer_timer_;
   StopSignal stop_;
 };
 

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "framework/core/region.h"
+
 namespace fulcrum {
 namespace {
 thread_local Tape* active_tape = nullptr;
@@ -13,6 +15,7 @@ void finish_use(GradSlot& slot) {
 
 struct Backward::Entry {
   const char* op;
+  Region region;
   std::vector<std::shared_ptr<GradSlot>> inputs;  // null where no gradient is wanted
   std::vector<std::shared_ptr<GradSlot>> outputs;
   std::vector<Shape> input_shapes;
@@ -84,6 +87,7 @@ void Tape::record(const char* op, std::vector<Tensor> inputs, std::vector<Tensor
                   BackwardFn backward) {
   Backward::Entry entry;
   entry.op = op;
+  entry.region = current_region();
   for (const Tensor& input : inputs) {
     entry.inputs.push_back(input.slot());
     entry.input_shapes.push_back(input.shape());
@@ -120,6 +124,7 @@ void Tape::backward(const std::vector<Tensor>& outputs, const std::vector<Tensor
   for (std::size_t i = 0; i < outputs.size(); ++i) {
     if (outputs[i].requires_grad() && seeds[i].defined()) outputs[i].slot()->accumulate(seeds[i]);
   }
+  InRegion region(current_region());
   while (!entries_.empty()) {
     Backward::Entry entry = std::move(entries_.back());
     entries_.pop_back();
@@ -127,6 +132,7 @@ void Tape::backward(const std::vector<Tensor>& outputs, const std::vector<Tensor
                                   [](const auto& slot) { return slot->grad.defined(); });
     if (used) {
       Backward context(*this, entry);
+      region.move_to(entry.region);
       entry.backward(context);
     }
     for (std::size_t i = 0; i < entry.inputs.size(); ++i) {
