@@ -22,9 +22,15 @@ Tensor to_host(const Tensor& x) {
 }
 
 // inputs hold what f receives; weights are f64 on the CPU, already representable in dtype.
-Run run(const TensorFunction& f, std::vector<Tensor> inputs, const std::vector<Tensor>& weights) {
-  for (Tensor& input : inputs) {
-    if (is_floating(input.dtype())) input = make_leaf(input);
+Run run(const TensorFunction& f, std::vector<Tensor> inputs, const std::vector<CudaInput>& kinds,
+        const std::vector<Tensor>& weights) {
+  for (std::size_t i = 0; i < inputs.size(); ++i) {
+    if (!is_floating(inputs[i].dtype())) continue;
+    if (kinds[i].kind == CudaInput::Kind::activation) {
+      inputs[i].set_slot(std::make_shared<GradSlot>());
+    } else {
+      inputs[i] = make_leaf(inputs[i]);
+    }
   }
   Tape tape;
   std::vector<Tensor> outputs;
@@ -71,7 +77,8 @@ CudaErrors cuda_errors(const TensorFunction& f, const std::vector<CudaInput>& in
   std::vector<Tensor> exact, rounded;
   for (const CudaInput& input : inputs) {
     Tensor value = input.value;
-    if (is_floating(value.dtype())) value = value.to(input.f32 ? DType::f32 : dtype);
+    if (is_floating(value.dtype()))
+      value = value.to(input.kind == CudaInput::Kind::vector ? DType::f32 : dtype);
     rounded.push_back(value.to(device));
     exact.push_back(is_floating(value.dtype()) ? value.to(DType::f64) : value);
   }
@@ -88,11 +95,11 @@ CudaErrors cuda_errors(const TensorFunction& f, const std::vector<CudaInput>& in
       weights.push_back(random(output.shape(), 1000 + weights.size()).to(dtype).to(DType::f64));
     }
   }
-  const Run cpu = run(f, exact, weights);
+  const Run cpu = run(f, exact, inputs, weights);
   poison_memory(true);
   Run cuda;
   try {
-    cuda = run(f, rounded, weights);
+    cuda = run(f, rounded, inputs, weights);
   } catch (...) {
     poison_memory(false);
     throw;

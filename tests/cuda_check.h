@@ -12,12 +12,15 @@ namespace fulcrum::testing {
 Device cuda_device();
 
 struct CudaInput {
-  CudaInput(const Tensor& input, bool vector = false) : value(input), f32(vector) {}
-  Tensor value;      // on the CPU: f64, or an integer dtype
-  bool f32 = false;  // stays f32 when the rest is bf16, as vectors of parameters do
+  enum class Kind { activation, weight, vector };
+  CudaInput(const Tensor& input, Kind what = Kind::activation) : value(input), kind(what) {}
+  Tensor value;  // on the CPU: f64, or an integer dtype
+  Kind kind;
 };
+// A matrix of parameters: a leaf of the tape, whose gradient is f32 also when it is bf16.
+inline CudaInput weight(const Tensor& value) { return {value, CudaInput::Kind::weight}; }
 // A parameter that stays f32 beside bf16 activations.
-inline CudaInput vector(const Tensor& value) { return {value, true}; }
+inline CudaInput vector(const Tensor& value) { return {value, CudaInput::Kind::vector}; }
 
 using TensorFunction = std::function<std::vector<Tensor>(const std::vector<Tensor>&)>;
 

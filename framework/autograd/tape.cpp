@@ -166,7 +166,8 @@ std::vector<Tensor> recompute(
   tape->record("recompute", inputs, pointers, [segment, inputs, n = outputs.size()](Backward& b) {
     std::vector<Tensor> copies;
     for (std::size_t i = 0; i < inputs.size(); ++i) {
-      copies.push_back(inputs[i].requires_grad() ? make_leaf(inputs[i]) : inputs[i]);
+      copies.push_back(inputs[i].detach());
+      if (inputs[i].requires_grad()) copies.back().set_slot(std::make_shared<GradSlot>());
     }
     Tape inner;
     std::vector<Tensor> again;
