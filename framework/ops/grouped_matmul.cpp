@@ -6,6 +6,7 @@
 
 #include "framework/autograd/tape.h"
 #include "framework/ops/gemm_bf16.h"
+#include "framework/ops/grouped_matmul_cuda.h"
 
 namespace fulcrum::ops {
 namespace {
@@ -195,9 +196,13 @@ void check_arguments(const Tensor& x, const Tensor& weight, const Tensor& offset
                   "grouped_linear: needs x [rows, in] and weight [groups, out, in] of one dtype; "
                   "got {} {} and {} {}",
                   x.dtype(), x.shape(), weight.dtype(), weight.shape());
+  FULCRUM_REQUIRE(x.device() == weight.device() && x.device() == offsets.device(),
+                  "grouped_linear: x, weight and offsets are on {}, {} and {}", x.device(),
+                  weight.device(), offsets.device());
   FULCRUM_REQUIRE(offsets.dtype() == DType::i64 && offsets.shape() == Shape({weight.dim(0) + 1}),
                   "grouped_linear: needs offsets i64 [{}]; got {} {}", weight.dim(0) + 1,
                   offsets.dtype(), offsets.shape());
+  if (offsets.device().is_cuda()) return;  // what they hold is not known to the host
   const std::int64_t* offset = offsets.data<std::int64_t>();
   FULCRUM_REQUIRE(offset[0] == 0, "grouped_linear: offsets must start at 0; got {}", offset[0]);
   for (std::int64_t g = 0; g < weight.dim(0); ++g) {
@@ -210,10 +215,34 @@ void check_arguments(const Tensor& x, const Tensor& weight, const Tensor& offset
                   x.dim(0));
 }
 
+Tensor grouped_linear_on_cuda(const Tensor& x, const Tensor& weight, const Tensor& offsets) {
+  Tensor y = Tensor::empty({x.dim(0), weight.dim(1)}, x.dtype(), x.device());
+  cuda::grouped_rows(x, weight, offsets, y, false);
+  if (Tape* tape = Tape::recording({x, weight})) {
+    tape->record("grouped_linear", {x, weight}, {&y},
+                 [x = x.detach(), weight = weight.detach(), offsets](Backward& b) {
+                   const Tensor g = b.grad(0);
+                   if (b.needs(0)) {
+                     const auto [out, add] = b.target(0);
+                     cuda::grouped_rows_back(g, weight, offsets, out, add);
+                   }
+                   b.weight_gradient(1, [x, g, weight, offsets](GradSlot& slot) {
+                     const auto target =
+                         slot.target(weight.shape(), weight.dtype(), weight.device());
+                     cuda::grouped_weights(g, x, offsets, target.tensor, target.add);
+                   });
+                 });
+  }
+  return y;
+}
+
 }  // namespace
 
 Tensor grouped_linear(const Tensor& x, const Tensor& weight, const Tensor& offsets) {
   check_arguments(x, weight, offsets);
+  if constexpr (kBuiltWithCuda) {
+    if (x.device().is_cuda()) return grouped_linear_on_cuda(x, weight, offsets);
+  }
   const bool padded = matmul_precision() == MatmulPrecision::bf16 && x.dtype() == DType::f32;
   const auto groups = std::make_shared<const Groups>(groups_of(offsets, x.dim(0), padded));
   const Tensor rows = operand_of(x.detach(), *groups);

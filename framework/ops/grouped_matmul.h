@@ -11,7 +11,8 @@ namespace fulcrum::ops {
 // x [rows, in], weight [groups, out, in], offsets i64 [groups + 1] → [rows, out]. offsets start at
 // 0, never fall and end at most at rows; rows behind the last group are zero. Any group may be
 // empty; its weight gradient is zero. Differentiable in x and weight; f32 products follow
-// set_matmul_precision.
+// set_matmul_precision on the CPU and are exact on CUDA. On CUDA offsets are read by the device and
+// not checked, and bf16 operands are summed in f32.
 Tensor grouped_linear(const Tensor& x, const Tensor& weight, const Tensor& offsets);
 
 }  // namespace fulcrum::ops
