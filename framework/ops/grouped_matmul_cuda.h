@@ -1,6 +1,7 @@
 #pragma once
-// What grouped_matmul*.cu launches. Internal to ops/grouped_matmul.h, which has the formula. x, y
-// and weight are f32, or bf16 with sums in f32; offsets are read on the device.
+// What grouped_matmul*.cu launches. Internal to ops/grouped_matmul.h, which has the formula.
+// Operands are f32, or bf16 with sums in f32; results have their dtype or are f32. offsets are read
+// on the device.
 
 #include <cstdint>
 
@@ -26,7 +27,7 @@ void grouped_rows(const Tensor& x, const Tensor& weight, const Tensor& offsets, 
 void grouped_rows_back(const Tensor& dy, const Tensor& weight, const Tensor& offsets,
                        const Tensor& dx, bool add, GroupedTiles tiles = GroupedTiles::automatic);
 
-// d [groups, out, in] (+)= dyᵀ · x over the rows of each group; d is f32 or has x's dtype.
+// d [groups, out, in] (+)= dyᵀ · x over the rows of each group.
 void grouped_weights(const Tensor& dy, const Tensor& x, const Tensor& offsets, const Tensor& d,
                      bool add, GroupedTiles tiles = GroupedTiles::automatic);
 

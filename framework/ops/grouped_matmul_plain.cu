@@ -112,10 +112,18 @@ void launch(const GroupedProduct& p, const Tensor& a, const Tensor& b) {
 void grouped_product_plain(Form form, const GroupedProduct& p, const Tensor& a, const Tensor& b,
                            DType out) {
   dispatch_cuda("grouped_linear", a.dtype(), [&]<class T>() {
-    if (form == Form::forward) return launch<Form::forward, T, T>(p, a, b);
-    if (form == Form::input) return launch<Form::input, T, T>(p, a, b);
-    if (out == DType::f32) return launch<Form::weight, T, float>(p, a, b);
-    launch<Form::weight, T, T>(p, a, b);
+    const auto run = [&]<class Out>() {
+      switch (form) {
+        case Form::forward:
+          return launch<Form::forward, T, Out>(p, a, b);
+        case Form::input:
+          return launch<Form::input, T, Out>(p, a, b);
+        case Form::weight:
+          return launch<Form::weight, T, Out>(p, a, b);
+      }
+    };
+    if (out == DType::f32) return run.template operator()<float>();
+    run.template operator()<T>();
   });
 }
 

@@ -39,9 +39,9 @@ Offsets random_routing(std::int64_t groups, std::int64_t rows, std::uint64_t see
 CudaErrors errors_of(const Offsets& offsets, std::int64_t rows, std::int64_t out, std::int64_t in,
                      DType dtype) {
   const auto groups = static_cast<std::int64_t>(offsets.size()) - 1;
-  return cuda_errors([](const auto& x) { return std::vector{grouped_linear(x[0], x[1], x[2])}; },
-                     {random({rows, in}, 1), random({groups, out, in}, 2), tensor_of(offsets)},
-                     dtype);
+  return cuda_errors(
+      [](const auto& x) { return std::vector{grouped_linear(x[0], x[1], x[2])}; },
+      {random({rows, in}, 1), weight(random({groups, out, in}, 2)), tensor_of(offsets)}, dtype);
 }
 
 bool same_bits(const Tensor& a, const Tensor& b) {
@@ -155,6 +155,16 @@ TEST_CASE("every tiling of grouped products is right", "[gpu][ops][grouped]") {
   }
 }
 
+TEST_CASE("grouped products of bf16 operands give f32 where asked", "[gpu][ops][grouped]") {
+  const Product p = product_of({0, 90, 90, 171}, 180, 72, 136);
+  const Tensor dx = poisoned({180, 136}, DType::f32);
+  grouped_input(p.dy, p.weight, p.offsets, dx, false, GroupedTiles::automatic);
+  CHECK(error(dx, p.exact_dx) < 3e-5);
+  const Tensor d = poisoned(p.weight.shape(), DType::bf16);
+  grouped_weight(p.dy, p.x, p.offsets, d, false, GroupedTiles::automatic);
+  CHECK(error(d, p.exact_d) < 4e-3);
+}
+
 TEST_CASE("rows of no group do not reach weight gradients", "[gpu][ops][grouped]") {
   const Offsets offsets = {0, 70, 70, 171};
   const Product p = product_of(offsets, 200, 136, 264);
@@ -178,7 +188,7 @@ TEST_CASE("grouped_linear on CUDA adds to gradients", "[gpu][ops][grouped]") {
           return std::vector{
               add(grouped_linear(x[0], x[1], x[2]), grouped_linear(x[0], x[1], x[3]))};
         },
-        {random({400, 200}, 1), random({3, 72, 200}, 2), tensor_of({0, 100, 101, 400}),
+        {random({400, 200}, 1), weight(random({3, 72, 200}, 2)), tensor_of({0, 100, 101, 400}),
          tensor_of({0, 300, 333, 333})},
         dtype);
     CHECK(errors.outputs < cuda_tolerance(dtype));
