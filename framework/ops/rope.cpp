@@ -8,23 +8,28 @@
 #include <tuple>
 
 #include "framework/autograd/tape.h"
+#include "framework/ops/dispatch.h"
+#include "framework/ops/rope_cuda.h"
 
 namespace fulcrum::ops {
 namespace {
 
 constexpr std::int64_t kParallel = 16384;  // elements from which threads pay
 
+std::int64_t grown(std::int64_t positions) {
+  return static_cast<std::int64_t>(
+      std::bit_ceil(static_cast<std::uint64_t>(std::max<std::int64_t>(positions, 256))));
+}
+
 // Cosines and sines [positions, 2, half] of positions from 0; computed in double, kept for the next
 // call.
-Tensor angle_table(std::int64_t positions, std::int64_t half, double theta, DType dtype) {
+Tensor host_table(std::int64_t positions, std::int64_t half, double theta, DType dtype) {
   static std::mutex mutex;
   static auto* tables = new std::map<std::tuple<std::int64_t, double, DType>, Tensor>;
   std::lock_guard lock(mutex);
   Tensor& table = (*tables)[{half, theta, dtype}];
   if (table.defined() && table.dim(0) >= positions) return table;
-  const auto grown =
-      std::bit_ceil(static_cast<std::uint64_t>(std::max<std::int64_t>(positions, 256)));
-  table = Tensor::empty({static_cast<std::int64_t>(grown), 2, half}, dtype);
+  table = Tensor::empty({grown(positions), 2, half}, dtype);
   dispatch_floating("rope", dtype, [&]<class T>() {
     T* out = table.data<T>();
 #pragma omp parallel for schedule(static)
@@ -38,6 +43,22 @@ Tensor angle_table(std::int64_t positions, std::int64_t half, double theta, DTyp
       }
     }
   });
+  return table;
+}
+
+// The same for values of this dtype and device.
+Tensor angle_table(std::int64_t positions, std::int64_t half, double theta, const Tensor& like) {
+  const DType dtype = accumulation_dtype(like.dtype());
+  if (like.device().is_cpu()) return host_table(positions, half, theta, dtype);
+  // None is ever let go: a captured graph may read it.
+  static std::mutex mutex;
+  static auto* tables = new std::map<std::tuple<std::int64_t, std::int64_t, double, int>, Tensor>;
+  std::lock_guard lock(mutex);
+  const std::int64_t size = grown(positions);
+  Tensor& table = (*tables)[{size, half, theta, like.device().index}];
+  if (!table.defined()) {
+    table = host_table(size, half, theta, dtype).slice(0, size).to(like.device());
+  }
   return table;
 }
 
@@ -142,14 +163,11 @@ void check_rotation(const char* op, std::int64_t dim, double theta, std::int64_t
   FULCRUM_REQUIRE(first >= 0, "{}: the first position must not be negative; got {}", op, first);
 }
 
-Tensor turned(const Tensor& x, const Tensor& table, double sign, std::int64_t first,
-              const Tensor& out, bool add) {
-  const std::int64_t seq = x.dim(2);
-  dispatch_floating("rope", x.dtype(), [&]<class T>() {
-    turn_all<T>(x.data<T>(), table.data<T>(), static_cast<T>(sign), x.dim(0) * x.dim(1), seq,
-                x.dim(3), first, out.data<T>(), add);
-  });
-  return out;
+template <class T>
+void turn_tensor(const Tensor& x, const Tensor& table, double sign, std::int64_t first,
+                 const GradSlot::Target& out) {
+  turn_all<T>(x.data<T>(), table.data<T>(), static_cast<T>(sign), x.dim(0) * x.dim(1), x.dim(2),
+              x.dim(3), first, out.tensor.data<T>(), out.add);
 }
 
 }  // namespace
@@ -162,27 +180,41 @@ Qkv split_qkv_rope(const Tensor& qkv, std::int64_t heads, std::int64_t kv_heads,
                   "split_qkv_rope: needs [batch, seq, ({} + 2 · {}) · {}]; got {}", heads, kv_heads,
                   head_dim, qkv.shape());
   const Heads s{qkv.dim(0), qkv.dim(1), heads, kv_heads, head_dim, first};
-  const Tensor table = angle_table(first + s.seq, head_dim / 2, theta, qkv.dtype());
-  Qkv y{Tensor::empty({s.batch, heads, s.seq, head_dim}, qkv.dtype()),
-        Tensor::empty({s.batch, kv_heads, s.seq, head_dim}, qkv.dtype()),
-        Tensor::empty({s.batch, kv_heads, s.seq, head_dim}, qkv.dtype())};
-  dispatch_floating("split_qkv_rope", qkv.dtype(), [&]<class T>() {
-    split<T>(qkv.data<T>(), table.data<T>(), s, y.query.data<T>(), y.key.data<T>(),
-             y.value.data<T>());
-  });
+  const Tensor table = angle_table(first + s.seq, head_dim / 2, theta, qkv);
+  const auto part = [&](std::int64_t count) {
+    return Tensor::empty({s.batch, count, s.seq, head_dim}, qkv.dtype(), qkv.device());
+  };
+  Qkv y{part(heads), part(kv_heads), part(kv_heads)};
+  dispatch(
+      "split_qkv_rope", qkv,
+      [&]<class T>() {
+        split<T>(qkv.data<T>(), table.data<T>(), s, y.query.data<T>(), y.key.data<T>(),
+                 y.value.data<T>());
+      },
+      [&] { cuda::split_qkv_rope(qkv, table, first, y.query, y.key, y.value); });
   if (Tape* tape = Tape::recording({qkv})) {
-    tape->record("split_qkv_rope", {qkv}, {&y.query, &y.key, &y.value}, [table, s](Backward& b) {
-      const Tensor query = b.grad(0);
-      const Tensor key = b.grad(1);
-      const Tensor value = b.grad(2);
-      const auto target = b.target(0);
-      dispatch_floating("split_qkv_rope", table.dtype(), [&]<class T>() {
-        const auto pointer = [](const Tensor& t) { return t.defined() ? t.data<T>() : nullptr; };
-        const auto run = target.add ? merge<true, T> : merge<false, T>;
-        run(pointer(query), pointer(key), pointer(value), table.data<T>(), s,
-            target.tensor.data<T>());
-      });
-    });
+    tape->record(
+        "split_qkv_rope", {qkv}, {&y.query, &y.key, &y.value},
+        [table, s, dtype = qkv.dtype()](Backward& b) {
+          const Tensor query = b.grad(0), key = b.grad(1), value = b.grad(2);
+          dispatch(
+              "split_qkv_rope", table,
+              [&]<class T>() {
+                const auto pointer = [](const Tensor& t) {
+                  return t.defined() ? t.data<T>() : nullptr;
+                };
+                const auto target = b.target(0);
+                const auto run = target.add ? merge<true, T> : merge<false, T>;
+                run(pointer(query), pointer(key), pointer(value), table.data<T>(), s,
+                    target.tensor.template data<T>());
+              },
+              [&] {
+                const Tensor qkv =
+                    Tensor::empty({s.batch, s.seq, s.all() * s.dim}, dtype, table.device());
+                cuda::merge_qkv_rope(query, key, value, table, s.first, s.heads, s.kv_heads, qkv);
+                b.accumulate(0, qkv);
+              });
+        });
   }
   return y;
 }
@@ -190,12 +222,24 @@ Qkv split_qkv_rope(const Tensor& qkv, std::int64_t heads, std::int64_t kv_heads,
 Tensor rope(const Tensor& x, double theta, std::int64_t first) {
   FULCRUM_REQUIRE(x.rank() == 4, "rope: needs [batch, heads, seq, dim]; got {}", x.shape());
   check_rotation("rope", x.dim(3), theta, first);
-  const Tensor table = angle_table(first + x.dim(2), x.dim(3) / 2, theta, x.dtype());
-  Tensor y = turned(x, table, 1.0, first, Tensor::empty_like(x), false);
+  const Tensor table = angle_table(first + x.dim(2), x.dim(3) / 2, theta, x);
+  Tensor y = Tensor::empty_like(x);
+  dispatch(
+      "rope", x,
+      [&]<class T>() {
+        turn_tensor<T>(x, table, 1.0, first, {y, false});
+      },
+      [&] { cuda::rope(x, table, 1.0, first, y); });
   if (Tape* tape = Tape::recording({x})) {
     tape->record("rope", {x}, {&y}, [table, first](Backward& b) {
-      const auto target = b.target(0);
-      turned(b.grad(0), table, -1.0, first, target.tensor, target.add);
+      const Tensor g = b.grad(0);
+      dispatch(
+          "rope", g, [&]<class T>() { turn_tensor<T>(g, table, -1.0, first, b.target(0)); },
+          [&] {
+            const Tensor dx = Tensor::empty_like(g);
+            cuda::rope(g, table, -1.0, first, dx);
+            b.accumulate(0, dx);
+          });
     });
   }
   return y;

@@ -127,7 +127,7 @@ TEST_CASE("attention on CUDA gives the same bits in every run", "[gpu][ops]") {
 }
 
 // Scores of 3 GiB in parts: by key heads in one long sequence, by sequences otherwise.
-TEST_CASE("deterministic attention takes long batches in parts", "[gpu][ops]") {
+TEST_CASE("deterministic attention takes long batches in parts", "[gpu][ops][slow]") {
   for (const Case& c : {Case{1, 6, 3, 16384, 64, 64}, Case{6, 4, 1, 8192, 64, 64}}) {
     const std::vector<Tensor> whole = [&] {
       const Deterministic off(false);
