@@ -4,6 +4,7 @@
 // before the result is written, makes it fail, sleep or trap signals; it sees $x, $seed, $run,
 // $resume and $calls (how often this point ran).
 
+#include <algorithm>
 #include <filesystem>
 #include <string>
 #include <vector>
