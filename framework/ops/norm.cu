@@ -4,64 +4,91 @@
 namespace fulcrum::ops::cuda {
 namespace {
 
-// A warp takes a row and holds it in registers, kPacks packs of 16 bytes a lane; a row too wide for
-// that, or not a multiple of a pack, goes element by element through a loop over memory.
+// kTeam warps take a row together and hold it in registers, kPacks packs of 16 bytes a lane; a row
+// too wide for that, or not a multiple of a pack, goes element by element through a loop over
+// memory.
 constexpr int kWarps = 8;
 constexpr int kThreads = kWarps * 32;
-constexpr int kMostPacks = 8;
+constexpr int kResident = 3;  // blocks of a multiprocessor at once, in backward
 
-template <class T, int kPacks>
+// The threads of a row.
+template <int kTeam>
+struct Team {
+  static constexpr int kRows = kWarps / kTeam;  // of a block at once
+  int row = threadIdx.x / (32 * kTeam);         // of these
+  int lane = threadIdx.x % (32 * kTeam);
+
+  // Over the team; every thread of the block takes part. parity alternates from call to call, so
+  // that one barrier is enough.
+  __device__ float sum(float x, int parity) const {
+    x = warp_sum(x);
+    if constexpr (kTeam > 1) {
+      __shared__ float partial[2][kWarps];
+      if (threadIdx.x % 32 == 0) partial[parity][threadIdx.x / 32] = x;
+      __syncthreads();
+      x = 0.0f;
+#pragma unroll
+      for (int w = 0; w < kTeam; ++w) x += partial[parity][row * kTeam + w];
+    }
+    return x;
+  }
+};
+
+template <class T, int kTeam, int kPacks>
 struct Row {
   Pack<T, kWide<T>> packs[kPacks];
 
-  __device__ void load(const T* p, int packs_of_row) {
+  // First element of pack k of this thread.
+  __device__ static int first(const Team<kTeam>& team, int k) {
+    return (k * 32 * kTeam + team.lane) * kWide<T>;
+  }
+  __device__ void load(const T* p, const Team<kTeam>& team, int width) {
 #pragma unroll
     for (int k = 0; k < kPacks; ++k) {
-      const int i = k * 32 + threadIdx.x % 32;
-      if (i < packs_of_row) packs[k] = Pack<T, kWide<T>>::load(p + i * kWide<T>);
+      if (first(team, k) < width) packs[k] = Pack<T, kWide<T>>::load(p + first(team, k));
     }
   }
 };
 
-template <class T, int kPacks>
+template <class T, int kTeam, int kPacks>
 __global__ void __launch_bounds__(kThreads)
     forward_kernel(const T* a, const T* b, const float* weight, float eps, std::int64_t rows,
                    int width, T* sum, T* normed, float* inverse) {
-  const std::int64_t r = static_cast<std::int64_t>(blockIdx.x) * kWarps + threadIdx.x / 32;
-  if (r >= rows) return;
-  const int lane = threadIdx.x % 32;
-  const int packs = width / kWide<T>;
-  Row<T, kPacks> x;
-  x.load(a + r * width, packs);
+  using R = Row<T, kTeam, kPacks>;
+  const Team<kTeam> team;
+  const std::int64_t r = static_cast<std::int64_t>(blockIdx.x) * Team<kTeam>::kRows + team.row;
+  const int here = r < rows ? width : 0;  // elements of this team
+  R x;
+  x.load(a + r * width, team, here);
   if (b != nullptr) {
-    Row<T, kPacks> y;
-    y.load(b + r * width, packs);
+    R y;
+    y.load(b + r * width, team, here);
 #pragma unroll
     for (int k = 0; k < kPacks; ++k) {
-      if (k * 32 + lane >= packs) continue;
+      if (R::first(team, k) >= here) continue;
 #pragma unroll
       for (int i = 0; i < kWide<T>; ++i) x.packs[k].set(i, x.packs[k][i] + y.packs[k][i]);
-      x.packs[k].store(sum + r * width + (k * 32 + lane) * kWide<T>);
+      x.packs[k].store(sum + r * width + R::first(team, k));
     }
   }
   float squares = 0.0f;
 #pragma unroll
   for (int k = 0; k < kPacks; ++k) {
-    if (k * 32 + lane >= packs) continue;
+    if (R::first(team, k) >= here) continue;
 #pragma unroll
     for (int i = 0; i < kWide<T>; ++i) squares += x.packs[k][i] * x.packs[k][i];
   }
-  const float scale = rsqrtf(warp_sum(squares) / static_cast<float>(width) + eps);
+  const float scale = rsqrtf(team.sum(squares, 0) / static_cast<float>(width) + eps);
 #pragma unroll
   for (int k = 0; k < kPacks; ++k) {
-    const int first = (k * 32 + lane) * kWide<T>;
-    if (first >= width) continue;
+    const int first = R::first(team, k);
+    if (first >= here) continue;
     Pack<T, kWide<T>> out;
 #pragma unroll
     for (int i = 0; i < kWide<T>; ++i) out.set(i, x.packs[k][i] * scale * weight[first + i]);
     out.store(normed + r * width + first);
   }
-  if (lane == 0) inverse[r] = scale;
+  if (team.lane == 0 && here > 0) inverse[r] = scale;
 }
 
 template <class T>
@@ -88,29 +115,34 @@ __global__ void __launch_bounds__(kThreads)
   if (threadIdx.x == 0) inverse[blockIdx.x] = scale;
 }
 
-// Warps walk over rows with a fixed stride and sum the weight's gradient on the way; the warps of a
+// Teams walk over rows with a fixed stride and sum the weight's gradient on the way; the teams of a
 // block then add theirs in order.
-template <class T, int kPacks, bool kWeight>
-__global__ void __launch_bounds__(kThreads)
+template <class T, int kTeam, int kPacks, bool kWeight>
+__global__ void __launch_bounds__(kThreads, kPacks > 2 ? 2 : kResident)
     backward_kernel(const T* x, const float* weight, const float* inverse, const T* g,
                     const T* through, std::int64_t rows, int width, T* dx, bool add,
                     float* partial) {
+  using R = Row<T, kTeam, kPacks>;
   extern __shared__ float shared_sums[];  // [width], with kWeight
-  const int lane = threadIdx.x % 32;
-  const int warp = threadIdx.x / 32;
-  const int packs = width / kWide<T>;
+  const Team<kTeam> team;
+  constexpr int kRows = Team<kTeam>::kRows;
   float sums[kWeight ? kPacks * kWide<T> : 1] = {};
-  for (std::int64_t r = static_cast<std::int64_t>(blockIdx.x) * kWarps + warp; r < rows;
-       r += static_cast<std::int64_t>(gridDim.x) * kWarps) {
-    Row<T, kPacks> xr, gr;
-    xr.load(x + r * width, packs);
-    gr.load(g + r * width, packs);
-    const float scale = inverse[r];
+  int parity = 0;
+  for (std::int64_t block = static_cast<std::int64_t>(blockIdx.x) * kRows; block < rows;
+       block += static_cast<std::int64_t>(gridDim.x) * kRows, parity ^= 1) {
+    const std::int64_t r = block + team.row;
+    const int here = r < rows ? width : 0;
+    R xr, gr, base;
+    xr.load(x + r * width, team, here);
+    gr.load(g + r * width, team, here);
+    const bool based = dx != nullptr && (through != nullptr || add);
+    if (based) base.load((through != nullptr ? through : dx) + r * width, team, here);
+    const float scale = here > 0 ? inverse[r] : 0.0f;
     float dot = 0.0f;
 #pragma unroll
     for (int k = 0; k < kPacks; ++k) {
-      const int first = (k * 32 + lane) * kWide<T>;
-      if (first >= width) continue;
+      const int first = R::first(team, k);
+      if (first >= here) continue;
 #pragma unroll
       for (int i = 0; i < kWide<T>; ++i) {
         const float gx = gr.packs[k][i] * xr.packs[k][i];
@@ -119,35 +151,31 @@ __global__ void __launch_bounds__(kThreads)
       }
     }
     if (dx == nullptr) continue;
-    const float along = warp_sum(dot) * scale * scale * scale / static_cast<float>(width);
+    const float along = team.sum(dot, parity) * scale * scale * scale / static_cast<float>(width);
 #pragma unroll
     for (int k = 0; k < kPacks; ++k) {
-      const int first = (k * 32 + lane) * kWide<T>;
-      if (first >= width) continue;
-      Pack<T, kWide<T>> base;
-      const T* from = through != nullptr ? through : dx;
-      const bool based = through != nullptr || add;
-      if (based) base = Pack<T, kWide<T>>::load(from + r * width + first);
+      const int first = R::first(team, k);
+      if (first >= here) continue;
       Pack<T, kWide<T>> out;
 #pragma unroll
       for (int i = 0; i < kWide<T>; ++i) {
         const float d = scale * gr.packs[k][i] * weight[first + i] - along * xr.packs[k][i];
-        out.set(i, based ? base[i] + d : d);
+        out.set(i, based ? base.packs[k][i] + d : d);
       }
       out.store(dx + r * width + first);
     }
   }
   if constexpr (kWeight) {
-    for (int w = 0; w < kWarps; ++w) {
-      if (warp == w) {
+    for (int row = 0; row < kRows; ++row) {
+      if (team.row == row) {
 #pragma unroll
         for (int k = 0; k < kPacks; ++k) {
-          const int first = (k * 32 + lane) * kWide<T>;
+          const int first = R::first(team, k);
           if (first >= width) continue;
 #pragma unroll
           for (int i = 0; i < kWide<T>; ++i) {
             float& s = shared_sums[first + i];
-            s = w == 0 ? sums[k * kWide<T> + i] : s + sums[k * kWide<T> + i];
+            s = row == 0 ? sums[k * kWide<T> + i] : s + sums[k * kWide<T> + i];
           }
         }
       }
@@ -213,22 +241,28 @@ __global__ void sum_rows_kernel(const float* x, std::int64_t rows, int width, fl
   out[column] = add ? out[column] + sum : sum;
 }
 
-// Calls fn<kPacks>() with the packs a lane needs for a row, or returns false when rows do not fit.
+// Calls fn<kTeam, kPacks>() with the smallest team whose registers hold a row, or returns false
+// when rows do not fit.
 template <class T, class Fn>
-bool with_packs(int width, std::initializer_list<const void*> pointers, Fn&& fn) {
+bool with_team(int width, std::initializer_list<const void*> pointers, Fn&& fn) {
   for (const void* p : pointers) {
     if (p != nullptr && !is_wide<T>(p, width)) return false;
   }
-  const int packs = static_cast<int>(ceil_div(width / kWide<T>, 32));
-  if (packs > kMostPacks) return false;
+  const int packs = static_cast<int>(ceil_div(width / kWide<T>, 32));  // of a lane of one warp
   if (packs <= 1) {
-    fn.template operator()<1>();
+    fn.template operator()<1, 1>();
   } else if (packs <= 2) {
-    fn.template operator()<2>();
+    fn.template operator()<1, 2>();
   } else if (packs <= 4) {
-    fn.template operator()<4>();
+    fn.template operator()<2, 2>();
+  } else if (packs <= 8) {
+    fn.template operator()<4, 2>();
+  } else if (packs <= 16) {
+    fn.template operator()<8, 2>();
+  } else if (packs <= 32) {
+    fn.template operator()<8, 4>();
   } else {
-    fn.template operator()<8>();
+    return false;
   }
   return true;
 }
@@ -247,9 +281,9 @@ void forward(const Tensor& a, const Tensor& b, const Tensor& weight, double eps,
   T* y = device_data<T>(normed);
   float* inv = device_data<float>(inverse);
   const auto e = static_cast<float>(eps);
-  const bool fits = with_packs<T>(width, {p, q, s, y}, [&]<int kPacks>() {
-    const auto blocks = static_cast<unsigned>(ceil_div(rows, kWarps));
-    forward_kernel<T, kPacks>
+  const bool fits = with_team<T>(width, {p, q, s, y}, [&]<int kTeam, int kPacks>() {
+    const auto blocks = static_cast<unsigned>(ceil_div(rows, Team<kTeam>::kRows));
+    forward_kernel<T, kTeam, kPacks>
         <<<blocks, kThreads, 0, compute_stream()>>>(p, q, w, e, rows, width, s, y, inv);
   });
   if (!fits) {
@@ -271,17 +305,17 @@ Tensor backward(const Tensor& x, const Tensor& weight, const Tensor& inverse, co
   const T* thr = device_data<T>(through);
   T* d = device_data<T>(dx);
   Tensor partial;
-  const bool fits = with_packs<T>(width, {px, pg, thr, d}, [&]<int kPacks>() {
-    // Two blocks fit a multiprocessor; a grid of that size walks over all rows.
+  const bool fits = with_team<T>(width, {px, pg, thr, d}, [&]<int kTeam, int kPacks>() {
+    // A grid that fits the device at once walks over all rows.
     const auto blocks = static_cast<unsigned>(
-        std::min<std::int64_t>(ceil_div(rows, kWarps), 2 * multiprocessors()));
+        std::min<std::int64_t>(ceil_div(rows, Team<kTeam>::kRows), kResident * multiprocessors()));
     if (wants_weight) {
       partial = Tensor::empty({blocks, width}, DType::f32, x.device());
-      backward_kernel<T, kPacks, true>
+      backward_kernel<T, kTeam, kPacks, true>
           <<<blocks, kThreads, width * sizeof(float), compute_stream()>>>(
               px, w, inv, pg, thr, rows, width, d, add, device_data<float>(partial));
     } else {
-      backward_kernel<T, kPacks, false><<<blocks, kThreads, 0, compute_stream()>>>(
+      backward_kernel<T, kTeam, kPacks, false><<<blocks, kThreads, 0, compute_stream()>>>(
           px, w, inv, pg, thr, rows, width, d, add, nullptr);
     }
   });
