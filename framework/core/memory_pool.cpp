@@ -9,7 +9,6 @@
 #include <cstring>
 #include <map>
 #include <mutex>
-#include <tuple>
 #include <vector>
 
 #include "framework/core/cuda_memory.h"
@@ -23,9 +22,13 @@ std::atomic<bool> poison{false};
 
 constexpr std::size_t kHugePage = std::size_t{2} << 20;
 
-// Four size classes per power of two: at most 25 % is lost to rounding.
-std::size_t size_class(std::size_t bytes) {
+// Four size classes per power of two: at most 25 % is lost to rounding. Large blocks of a GPU,
+// whose memory is scarce and whose steps ask for the very same sizes, are rounded to pages only.
+std::size_t size_class(std::size_t bytes, Device device) {
   if (bytes <= 256) return 256;
+  if (device.is_cuda() && bytes >= kHugePage) {
+    return (bytes + kHugePage - 1) / kHugePage * kHugePage;
+  }
   const std::size_t step = std::bit_floor(bytes - 1) / 4;
   return (bytes + step - 1) / step * step;
 }
@@ -47,9 +50,39 @@ void system_free(void* block, Device device) {
   }
 }
 
+// What the pools of one device have handed out together.
+class Counter {
+ public:
+  void reserve(std::int64_t bytes) {
+    change([&] { stats_.reserved += bytes; });
+  }
+  void use(std::int64_t bytes) {
+    change([&] {
+      stats_.in_use += bytes;
+      stats_.peak = std::max(stats_.peak, stats_.in_use);
+    });
+  }
+  void reset_peak() {
+    change([&] { stats_.peak = stats_.in_use; });
+  }
+  MemoryStats stats() {
+    std::lock_guard lock(mutex_);
+    return stats_;
+  }
+
+ private:
+  template <class Fn>
+  void change(Fn&& fn) {
+    std::lock_guard lock(mutex_);
+    fn();
+  }
+  std::mutex mutex_;
+  MemoryStats stats_;
+};
+
 class Pool {
  public:
-  explicit Pool(Device device) : device_(device) {}
+  Pool(Device device, Counter& counter) : device_(device), counter_(counter) {}
 
   void* take(std::size_t size) {
     std::lock_guard lock(mutex_);
@@ -64,17 +97,16 @@ class Pool {
         block = system_allocate(size, device_);
       }
       FULCRUM_CHECK(block != nullptr, "out of memory on {}: {} MiB asked for, {} MiB in use",
-                    device_, size >> 20, stats_.in_use >> 20);
-      stats_.reserved += static_cast<std::int64_t>(size);
+                    device_, size >> 20, counter_.stats().in_use >> 20);
+      counter_.reserve(static_cast<std::int64_t>(size));
     }
-    stats_.in_use += static_cast<std::int64_t>(size);
-    stats_.peak = std::max(stats_.peak, stats_.in_use);
+    counter_.use(static_cast<std::int64_t>(size));
     return block;
   }
 
   void give(void* block, std::size_t size) {
     std::lock_guard lock(mutex_);
-    stats_.in_use -= static_cast<std::int64_t>(size);
+    counter_.use(-static_cast<std::int64_t>(size));
     free_[size].push_back(block);
   }
 
@@ -83,46 +115,44 @@ class Pool {
     release_locked();
   }
 
-  MemoryStats stats() {
-    std::lock_guard lock(mutex_);
-    return stats_;
-  }
-
-  void reset_peak() {
-    std::lock_guard lock(mutex_);
-    stats_.peak = stats_.in_use;
-  }
-
  private:
   void release_locked() {
     for (auto& [size, blocks] : free_) {
       for (void* block : blocks) system_free(block, device_);
-      stats_.reserved -= static_cast<std::int64_t>(size * blocks.size());
+      counter_.reserve(-static_cast<std::int64_t>(size * blocks.size()));
       blocks.clear();
     }
   }
 
   Device device_;
+  Counter& counter_;
   std::mutex mutex_;
   std::map<std::size_t, std::vector<void*>> free_;
-  MemoryStats stats_;
+};
+
+// The memory of one device: for tensors at large, and for those of captured graphs.
+struct Arena {
+  Counter counter;
+  Pool pool, graph_pool;
+  explicit Arena(Device device) : pool(device, counter), graph_pool(device, counter) {}
 };
 
 // Never destroyed: tensors with static lifetime may outlive any order of destruction.
-Pool& pool_of(Device device, bool graph) {
+Arena& arena_of(Device device) {
   static std::mutex mutex;
-  static auto* pools = new std::map<std::tuple<Device::Kind, int, bool>, std::unique_ptr<Pool>>;
+  static auto* arenas = new std::map<std::pair<Device::Kind, int>, std::unique_ptr<Arena>>;
   std::lock_guard lock(mutex);
-  auto& pool = (*pools)[{device.kind, device.index, graph}];
-  if (!pool) pool = std::make_unique<Pool>(device);
-  return *pool;
+  auto& arena = (*arenas)[{device.kind, device.index}];
+  if (!arena) arena = std::make_unique<Arena>(device);
+  return *arena;
 }
 
 }  // namespace
 
 std::shared_ptr<Storage> allocate(std::size_t bytes, Device device) {
-  const std::size_t size = size_class(bytes);
-  Pool& pool = pool_of(device, graph_memory && device.is_cuda());
+  const std::size_t size = size_class(bytes, device);
+  Arena& arena = arena_of(device);
+  Pool& pool = graph_memory && device.is_cuda() ? arena.graph_pool : arena.pool;
   auto* storage = new Storage{pool.take(size), bytes, device};
   if (poison) {
     if (device.is_cpu()) {
@@ -137,8 +167,8 @@ std::shared_ptr<Storage> allocate(std::size_t bytes, Device device) {
           }};
 }
 
-std::int64_t pooled_bytes(std::int64_t bytes) {
-  return static_cast<std::int64_t>(size_class(static_cast<std::size_t>(bytes)));
+std::int64_t pooled_bytes(std::int64_t bytes, Device device) {
+  return static_cast<std::int64_t>(size_class(static_cast<std::size_t>(bytes), device));
 }
 
 GraphMemoryScope::GraphMemoryScope() { graph_memory = true; }
@@ -146,22 +176,8 @@ GraphMemoryScope::~GraphMemoryScope() { graph_memory = false; }
 
 void poison_memory(bool on) { poison = on; }
 
-MemoryStats memory_stats(Device device) {
-  MemoryStats stats = pool_of(device, false).stats();
-  if (device.is_cuda()) {
-    const MemoryStats graph = pool_of(device, true).stats();
-    stats.in_use += graph.in_use;
-    stats.peak += graph.peak;
-    stats.reserved += graph.reserved;
-  }
-  return stats;
-}
-
-void reset_peak_memory(Device device) {
-  pool_of(device, false).reset_peak();
-  pool_of(device, true).reset_peak();
-}
-
-void release_cached_memory(Device device) { pool_of(device, false).release(); }
+MemoryStats memory_stats(Device device) { return arena_of(device).counter.stats(); }
+void reset_peak_memory(Device device) { arena_of(device).counter.reset_peak(); }
+void release_cached_memory(Device device) { arena_of(device).pool.release(); }
 
 }  // namespace fulcrum

@@ -45,7 +45,7 @@ MemoryStats memory_stats(Device device = {});
 void reset_peak_memory(Device device = {});
 
 // What a request of so many bytes takes of the pool: its size class.
-std::int64_t pooled_bytes(std::int64_t bytes);
+std::int64_t pooled_bytes(std::int64_t bytes, Device device = {});
 
 // Gives cached free blocks back to the system.
 void release_cached_memory(Device device = {});
