@@ -4,8 +4,10 @@
 // A block stays on its multiprocessor and takes every gridDim-th tile. One warp asks the copy
 // engine for operands, chunk by chunk of 64 contraction elements, into a ring of stages in shared
 // memory; two warpgroups multiply. Either both share a tile of 128 rows (kShared), or each owns
-// every second tile, so that one stores its result while the other keeps the tensor cores busy;
-// there is no order between them but that of the ring.
+// every second tile, so that one stores its result while the other keeps the tensor cores busy.
+// Then they take turns: a warpgroup waits for chunks only when the other has seen all of its own
+// arrive. Waiting by parity tells a phase from its neighbours only, and a stage whose last but one
+// use is still on its way would pass for one that has been filled again.
 //
 // Operands whose rows are not their contraction index come as boxes of 64 rows × 64 contraction
 // elements, the others as boxes of 64 contraction elements × 64 rows (hopper.cuh, Lines). A group's
@@ -35,7 +37,8 @@ struct GroupedKernel {
   // Offsets in shared memory, behind stages and results.
   static constexpr int kSlotsAt = kStages * kStageBytes + kStoreBytes;
   static constexpr int kBarriersAt = kSlotsAt + kSlots * 32;
-  static constexpr int kSharedBytes = kBarriersAt + 2 * (kStages + kSlots) * 8;
+  static constexpr int kTurnsAt = kBarriersAt + 2 * (kStages + kSlots) * 8;
+  static constexpr int kSharedBytes = kTurnsAt + 2 * 8;
   static constexpr int kTeams = kShared ? 1 : 2;  // of warps that work on one tile
   static constexpr int kReaders = 8 / kTeams;
   // Registers of a thread that loads and of one that multiplies; 384 threads have 168 each at
@@ -213,6 +216,15 @@ struct GroupedKernel {
     return kForm == Form::weight ? tile.depth % kChunk : 0;
   }
 
+  // The barrier that a warpgroup waits at for its turn.
+  __device__ static std::uint32_t turn(const Ring& ring, std::uint32_t group) {
+    return ring.base + kTurnsAt + group * 8;
+  }
+  // By a warp that has seen all chunks of its tile arrive.
+  __device__ static void pass_turn(const Ring& ring) {
+    if constexpr (!kShared) release(turn(ring, threadIdx.x / 128 ^ 1));
+  }
+
   template <int kColumns, int kUsedParts>
   __device__ static void multiply(float (*sums)[kColumns / 2], int first_part,
                                   const GroupedTile& tile, Ring& ring) {
@@ -231,6 +243,7 @@ struct GroupedKernel {
 #pragma unroll 1
     do {
       hopper::barrier_wait(ring.full(), ring.parity);
+      if (left == 1) pass_turn(ring);
       if constexpr (kForm == Form::weight) {
         if (left == 1 && tile.depth % kChunk != 0) mask(ring, tile.depth % kChunk);
       }
@@ -406,13 +419,19 @@ struct GroupedKernel {
     const std::uint32_t group = threadIdx.x / 128;
     const int first_part = kShared ? group : 0;
     Mail mail{ring.base, kShared ? 0u : group};
+    std::uint32_t turn_parity = group ^ 1;  // the first turn is warpgroup 0's
     while (true) {
       const Order order = mail.receive(kTeams);
       const GroupedTile& tile = order.tile;
       if (tile.group < 0) break;
       ring.stage = order.stage;
       ring.parity = order.parity;
+      if constexpr (!kShared) {
+        hopper::barrier_wait(turn(ring, group), turn_parity);
+        turn_parity ^= 1;
+      }
       if (tile.depth == 0) {
+        pass_turn(ring);
         store_zeros(tile, p, first_part);
         continue;
       }
@@ -464,6 +483,7 @@ struct GroupedKernel {
         hopper::barrier_init(mail.full(), 1);
         hopper::barrier_init(mail.empty(), kReaders);
       }
+      for (std::uint32_t group = 0; group < 2; ++group) hopper::barrier_init(turn(ring, group), 4);
       hopper::barrier_init_fence();
     }
     __syncthreads();
