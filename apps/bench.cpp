@@ -50,7 +50,9 @@ void bench_operators(const Arguments& arguments, parallel::Session& session) {
                ceilings.flops / 1e12, ceilings.bytes / 1e9, result_header());
   }
   nlohmann::json results = nlohmann::json::array();
-  for (const BenchGroup& group : operator_groups(device, dtype)) {
+  std::vector<BenchGroup> groups = operator_groups(device, dtype);
+  for (BenchGroup& group : optimizer_groups(device, dtype)) groups.push_back(std::move(group));
+  for (const BenchGroup& group : groups) {
     const auto& only = arguments.only;
     if (!only.empty() && std::find(only.begin(), only.end(), group.name) == only.end()) continue;
     for (const BenchCase& bench : group.make()) {
@@ -121,7 +123,7 @@ void add_bench(CLI::App& app) {
                    "experiment.yaml: times its training step on random tokens; without it, "
                    "operators are timed");
   verb->add_option("--set", arguments->overrides, "override a key: train.micro_batch=2");
-  verb->add_option("--only", arguments->only, "groups of operators: linear attention experts …");
+  verb->add_option("--only", arguments->only, "groups: linear attention experts optimizer …");
   verb->add_option("--device", arguments->device, "for operators")
       ->check(CLI::IsMember({"auto", "cpu", "cuda"}));
   verb->add_option("--steps", arguments->steps, "steps to time after the warm-up")

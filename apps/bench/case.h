@@ -61,5 +61,6 @@ struct BenchGroup {
 };
 // The operators at the sizes of configs/bench's models on that kind of device.
 std::vector<BenchGroup> operator_groups(Device device, DType dtype);
+std::vector<BenchGroup> optimizer_groups(Device device, DType dtype);
 
 }  // namespace fulcrum::apps

@@ -29,10 +29,6 @@ std::vector<Parameter*> parameters_of(const ParameterStore& store, bool local) {
   return chosen;
 }
 
-Tensor square_sum_tensor(const std::vector<Parameter*>& parameters) {
-  return Tensor::full({1}, gradient_square_sum(parameters), DType::f64);
-}
-
 double sum_of(const double* values, std::size_t count) {
   return std::accumulate(values, values + count, 0.0);
 }
@@ -108,8 +104,11 @@ void GradientStep::compute() {
     state_.model.finish_step();
     state_.reducer.finish();
   }
-  readings.square_sums = {square_sum_tensor(parameters_of(state_.store, /*local=*/true)),
-                          square_sum_tensor(parameters_of(state_.store, /*local=*/false))};
+  for (const bool local : {true, false}) {
+    const InRegion region(Region::optimizer);
+    readings.square_sums.push_back(
+        gradient_square_sum(parameters_of(state_.store, local), state_.store.device()));
+  }
   readings_ = readings;
   scalars_ = ops::pack_scalars(readings.all());
   expert_load_ = stacked_expert_load();

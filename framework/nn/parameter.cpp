@@ -1,5 +1,7 @@
 #include "framework/nn/parameter.h"
 
+#include <numeric>
+
 #include "framework/autograd/grad_slot.h"
 #include "framework/core/philox.h"
 
@@ -35,17 +37,38 @@ bool is_rounded(ParameterKind kind) {
 
 }  // namespace
 
+Tensor Parameter::gradient() const {
+  const GradSlot& s = slot();
+  if (!s.grad.defined() || s.fresh) return {};
+  FULCRUM_REQUIRE(s.grad.numel() == value.numel() && s.grad.dtype() == master.dtype(),
+                  "the gradient of {} must be {} {}; got {} {}", name, master.dtype(),
+                  value.shape(), s.grad.dtype(), s.grad.shape());
+  return s.grad.reshape(value.shape())
+      .slice(master_rows.first, master_rows.first + master_rows.count);
+}
+
+void Parameter::round() const {
+  if (!rounded()) return;
+  value.slice(master_rows.first, master_rows.first + master_rows.count)
+      .copy_from(master.to(DType::bf16));
+}
+
 ParameterStore::ParameterStore(std::uint64_t seed, Placement placement, ShardPolicy policy)
     : seed_(seed), placement_(placement), policy_(std::move(policy)) {}
 
 Parameter& ParameterStore::create(const std::string& name, ParameterKind kind,
-                                  const Shape& global_shape, Initializer initializer) {
+                                  const Shape& global_shape, Initializer initializer,
+                                  std::vector<std::int64_t> parts) {
   for (const auto& p : parameters_) FULCRUM_CHECK(p->name != name, "two parameters named {}", name);
   FULCRUM_CHECK(global_shape.rank() >= 1, "{} has no dimension", name);
+  FULCRUM_CHECK(parts.empty() || std::accumulate(parts.begin(), parts.end(), std::int64_t{0}) ==
+                                     global_shape[-2],
+                "{} {}: its parts do not add up", name, global_shape);
   auto parameter = std::make_unique<Parameter>();
   parameter->name = name;
   parameter->kind = kind;
   parameter->global_shape = global_shape;
+  parameter->parts = std::move(parts);
   parameter->shard = policy_ ? policy_(kind, global_shape[0]) : RowRange{0, global_shape[0]};
   Shape local = global_shape;
   local[0] = parameter->shard.count;

@@ -43,7 +43,10 @@ struct Parameter {
   ParameterKind kind = ParameterKind::matrix;
   Shape global_shape;
   RowRange shard;  // rows of the leading dimension held here; all of them unless sharded
-  Tensor value;    // [shard.count, …], a leaf of the tape: what operators read
+  // Rows of the matrices that are stacked in one, such as query, key and value, for optimizers that
+  // treat each apart: they add up to the last dimension but one. Empty: a single matrix.
+  std::vector<std::int64_t> parts;
+  Tensor value;  // [shard.count, …], a leaf of the tape: what operators read
   // What the optimizer updates and checkpoints hold. The same tensor as value, or, when value is
   // its rounding to bf16, f32 values: of all its rows, or of the rows master_rows (counted in
   // value) when data ranks divide the optimizer's work.
@@ -54,6 +57,12 @@ struct Parameter {
 
   bool sharded() const { return shard.count != global_shape[0]; }
   GradSlot& slot() const { return *value.slot(); }
+
+  // The dense gradient of the rows of master, in its shape and dtype; undefined when the parameter
+  // got none: then it counts as zero.
+  Tensor gradient() const;
+  // Rounds master to its rows of value, after master has changed.
+  void round() const;
 };
 
 // Values that are saved with the model but not trained by gradients: router biases, counters.
@@ -83,8 +92,9 @@ class ParameterStore {
   ParameterStore(std::uint64_t seed, DType dtype, ShardPolicy policy = {})
       : ParameterStore(seed, Placement{dtype, Device{}}, std::move(policy)) {}
 
+  // parts as in Parameter.
   Parameter& create(const std::string& name, ParameterKind kind, const Shape& global_shape,
-                    Initializer initializer);
+                    Initializer initializer, std::vector<std::int64_t> parts = {});
   Buffer& create_buffer(const std::string& name, const Tensor& value);
 
   const std::vector<std::unique_ptr<Parameter>>& parameters() const { return parameters_; }

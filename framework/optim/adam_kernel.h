@@ -1,8 +1,11 @@
 #pragma once
-// One Adam update of n neighbouring elements, shared by AdamW and RowAdam.
+// The Adam update of an element, on either device, and of n neighbouring elements on the CPU; AdamW
+// and RowAdam share it.
 
 #include <cmath>
 #include <cstdint>
+
+#include "framework/core/host_device.h"
 
 namespace fulcrum {
 
@@ -25,22 +28,24 @@ struct AdamConstants {
         gradient_scale(static_cast<T>(scale)) {}
 };
 
+// g is the gradient as it comes.
+template <class T>
+FULCRUM_HOST_DEVICE inline void adam_element(const AdamConstants<T>& c, T g, T& w, T& m, T& v) {
+  const T gradient = c.gradient_scale * g;
+  m = c.beta1 * m + (T{1} - c.beta1) * gradient;
+  v = c.beta2 * v + (T{1} - c.beta2) * gradient * gradient;
+  w = c.keep * w - c.step_size * m / (std::sqrt(v) * c.inverse_root + c.eps);
+}
+
 // w, m, v and g do not overlap; g null is a gradient of zero.
 template <class T>
 void adam_elements(const AdamConstants<T>& c, const T* g, std::int64_t n, T* w, T* m, T* v) {
-  const auto update = [&](std::int64_t i, T gradient) {
-    const T first = c.beta1 * m[i] + (T{1} - c.beta1) * gradient;
-    const T second = c.beta2 * v[i] + (T{1} - c.beta2) * gradient * gradient;
-    m[i] = first;
-    v[i] = second;
-    w[i] = c.keep * w[i] - c.step_size * first / (std::sqrt(second) * c.inverse_root + c.eps);
-  };
   if (g == nullptr) {
 #pragma omp simd
-    for (std::int64_t i = 0; i < n; ++i) update(i, T{0});
+    for (std::int64_t i = 0; i < n; ++i) adam_element(c, T{0}, w[i], m[i], v[i]);
   } else {
 #pragma omp simd
-    for (std::int64_t i = 0; i < n; ++i) update(i, c.gradient_scale * g[i]);
+    for (std::int64_t i = 0; i < n; ++i) adam_element(c, g[i], w[i], m[i], v[i]);
   }
 }
 

@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "framework/optim/adam_kernel.h"
+#include "framework/optim/adamw_cuda.h"
 
 namespace fulcrum {
 
@@ -28,18 +29,31 @@ void AdamW::update(double lr, double gradient_scale) {
   const auto t = static_cast<double>(steps());
   const double correction1 = 1.0 - std::pow(options_.beta1, t);
   const double correction2 = 1.0 - std::pow(options_.beta2, t);
+  const auto decay_of = [&](const Parameter& p) {
+    return p.kind == ParameterKind::vector ? 0.0 : options_.weight_decay;
+  };
+  if constexpr (kBuiltWithCuda) {
+    if (on_cuda()) {
+      std::vector<cuda::AdamTensors> list;
+      for (std::size_t k = 0; k < parameters().size(); ++k) {
+        const Parameter& p = *parameters()[k];
+        list.push_back({p, gradient_of(p), first_[k], second_[k], 1.0 - lr * decay_of(p)});
+      }
+      return cuda::adam(list, {options_.beta1, options_.beta2, options_.eps, lr, 0.0, correction1,
+                               correction2, gradient_scale});
+    }
+  }
   for (std::size_t k = 0; k < parameters().size(); ++k) {
     const Parameter& p = *parameters()[k];
     const Tensor gradient = gradient_of(p);
-    const double decay = p.kind == ParameterKind::vector ? 0.0 : options_.weight_decay;
-    dispatch_floating("adamw", p.value.dtype(), [&]<class T>() {
-      const AdamConstants<T> constants(options_.beta1, options_.beta2, options_.eps, lr, decay,
-                                       correction1, correction2, gradient_scale);
+    dispatch_floating("adamw", p.master.dtype(), [&]<class T>() {
+      const AdamConstants<T> constants(options_.beta1, options_.beta2, options_.eps, lr,
+                                       decay_of(p), correction1, correction2, gradient_scale);
       const T* g = gradient.defined() ? gradient.data<T>() : nullptr;
-      T* w = p.value.data<T>();
+      T* w = p.master.data<T>();
       T* m = first_[k].data<T>();
       T* v = second_[k].data<T>();
-      const std::int64_t n = p.value.numel();
+      const std::int64_t n = p.master.numel();
       const std::int64_t blocks = (n + kBlock - 1) / kBlock;
 #pragma omp parallel for schedule(static) if (blocks > 1)
       for (std::int64_t b = 0; b < blocks; ++b) {
@@ -48,6 +62,7 @@ void AdamW::update(double lr, double gradient_scale) {
                       v + i);
       }
     });
+    p.round();
   }
 }
 

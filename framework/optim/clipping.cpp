@@ -6,6 +6,7 @@
 
 #include "framework/autograd/grad_slot.h"
 #include "framework/ops/table.h"
+#include "framework/optim/clipping_cuda.h"
 
 namespace fulcrum {
 namespace {
@@ -43,18 +44,27 @@ double square_sum(const Tensor& x) {
   return total;
 }
 
-double gradient_square_sum(const Parameter& parameter) {
-  GradSlot& slot = parameter.slot();
-  double total = slot.grad.defined() && !slot.fresh ? square_sum(slot.grad) : 0.0;
-  ops::merge_in_place(slot.sparse);
-  for (const Tensor& values : slot.sparse.values) total += square_sum(values);
-  return total;
-}
-
-double gradient_square_sum(const std::vector<Parameter*>& parameters) {
+Tensor gradient_square_sum(const std::vector<Parameter*>& parameters, Device device) {
+  std::vector<Tensor> gradients;
+  for (const Parameter* p : parameters) {
+    FULCRUM_REQUIRE(p->value.device() == device, "gradient_square_sum: {} is on {}, not on {}",
+                    p->name, p->value.device(), device);
+    if (const Tensor dense = p->gradient(); dense.defined()) gradients.push_back(dense);
+    SparseRows& sparse = p->slot().sparse;
+    if (sparse.rows.empty()) continue;
+    ops::merge_in_place(sparse);
+    gradients.insert(gradients.end(), sparse.values.begin(), sparse.values.end());
+  }
+  if constexpr (kBuiltWithCuda) {
+    if (device.is_cuda()) {
+      std::vector<cuda::Summand> summands;
+      for (const Tensor& gradient : gradients) summands.push_back({gradient, {}});
+      return cuda::square_sum(summands, device);
+    }
+  }
   double total = 0.0;
-  for (const Parameter* p : parameters) total += gradient_square_sum(*p);
-  return total;
+  for (const Tensor& gradient : gradients) total += square_sum(gradient);
+  return Tensor::full({1}, total, DType::f64);
 }
 
 double clip_factor(double square_sum, double max_norm) {

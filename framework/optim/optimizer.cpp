@@ -5,20 +5,14 @@
 namespace fulcrum {
 
 Tensor Optimizer::gradient_of(const Parameter& parameter) {
-  const GradSlot& slot = parameter.slot();
-  FULCRUM_REQUIRE(slot.sparse.rows.empty(),
+  FULCRUM_REQUIRE(parameter.slot().sparse.rows.empty(),
                   "optimizer: {} has a sparse gradient, which only RowAdam takes", parameter.name);
-  if (!slot.grad.defined() || slot.fresh) return {};
-  FULCRUM_REQUIRE(
-      slot.grad.numel() == parameter.value.numel() && slot.grad.dtype() == parameter.value.dtype(),
-      "optimizer: the gradient of {} must be {} {}; got {} {}", parameter.name,
-      parameter.value.dtype(), parameter.value.shape(), slot.grad.dtype(), slot.grad.shape());
-  return slot.grad;
+  return parameter.gradient();
 }
 
 std::vector<Tensor> Optimizer::zero_state() const {
   std::vector<Tensor> tensors;
-  for (const Parameter* p : parameters_) tensors.push_back(Tensor::zeros_like(p->value));
+  for (const Parameter* p : parameters_) tensors.push_back(Tensor::zeros_like(p->master));
   return tensors;
 }
 

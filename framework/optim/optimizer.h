@@ -17,13 +17,15 @@
 namespace fulcrum {
 
 // One part of an optimizer's state, for checkpoints. Its leading dimension is that of the
-// parameter, sharded alike.
+// parameter's master: row 0 is row shard.first + master_rows.first of the whole.
 struct StateTensor {
   std::string name;  // "optimizer.adamw.first_moment/blocks.3.attention.query.weight"
   Tensor value;      // shares the optimizer's memory: copy into it to restore
   const Parameter* parameter;
 };
 
+// Works on masters, where they lie, and keeps rounded values equal to them. Data ranks that divide
+// the masters do so before the optimizers are built.
 class Optimizer {
  public:
   virtual ~Optimizer() = default;
@@ -50,10 +52,13 @@ class Optimizer {
 
   virtual void update(double lr, double gradient_scale) = 0;
 
-  // The dense gradient, or undefined when the parameter got none. Checks shape and dtype.
+  // Parameter::gradient; throws when there is a sparse one.
   static Tensor gradient_of(const Parameter& parameter);
-  // Zeros like every parameter.
+  // Zeros like the master of every parameter.
   std::vector<Tensor> zero_state() const;
+  bool on_cuda() const {
+    return !parameters_.empty() && parameters_.front()->value.device().is_cuda();
+  }
   // Names "optimizer.<optimizer>.<part>/<parameter>" for one tensor a parameter.
   void append_state(std::vector<StateTensor>& list, const std::string& optimizer,
                     const std::string& part, const std::vector<Tensor>& tensors) const;

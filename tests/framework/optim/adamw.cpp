@@ -70,6 +70,46 @@ TEST_CASE("AdamW follows its formula", "[unit][optim]") {
   }
 }
 
+TEST_CASE("AdamW updates the rows that its master holds", "[unit][optim]") {
+  ParameterStore store = make_store(DType::f32);
+  Parameter& whole = store.create("p", ParameterKind::matrix, {50, 7}, Initializer::normal(1.0));
+  ParameterStore other = make_store(DType::f32);
+  Parameter& part = other.create("p", ParameterKind::matrix, {50, 7}, Initializer::normal(1.0));
+  const Tensor before = whole.value.clone();
+  keep_master_rows(part, 11, 20);
+  AdamW all({&whole}, {});
+  AdamW some({&part}, {});
+  CHECK(some.state()[0].value.shape() == Shape{20, 7});
+  for (const std::uint64_t t : {1, 2}) {
+    set_gradient(whole, random_gradient(whole, t));
+    set_gradient(part, random_gradient(part, t));
+    all.step(0.01);
+    some.step(0.01);
+  }
+  const auto rows = [](const Tensor& x, std::int64_t begin, std::int64_t end) {
+    return x.slice(begin, end).to_vector<float>();
+  };
+  CHECK(rows(part.value, 11, 31) == rows(whole.value, 11, 31));
+  CHECK(rows(part.value, 0, 11) == rows(before, 0, 11));
+  CHECK(rows(part.value, 31, 50) == rows(before, 31, 50));
+}
+
+TEST_CASE("AdamW keeps rounded values equal to their masters", "[unit][optim]") {
+  ParameterStore store(7, ParameterStore::Placement{DType::bf16, {}});
+  Parameter& p = store.create("p", ParameterKind::matrix, {30, 7}, Initializer::normal(1.0));
+  const Tensor before = p.master.clone();
+  const Tensor rounded_before = p.value.to(DType::f32);
+  keep_master_rows(p, 4, 10);
+  AdamW optimizer({&p}, {});
+  set_gradient(p, random_gradient(p, 1));
+  optimizer.step(0.1);
+  const Tensor value = p.value.to(DType::f32);
+  CHECK(relative_error(p.master, before.slice(4, 14)) > 0.01);
+  CHECK(value.slice(4, 14).to_vector<float>() ==
+        p.master.to(DType::bf16).to(DType::f32).to_vector<float>());
+  CHECK(value.slice(14, 30).to_vector<float>() == rounded_before.slice(14, 30).to_vector<float>());
+}
+
 TEST_CASE("AdamW goes on from its state as if it had not stopped", "[unit][optim]") {
   ParameterStore store = make_store(DType::f32);
   Parameter& p = store.create("p", ParameterKind::matrix, {5, 7}, Initializer::normal(1.0));

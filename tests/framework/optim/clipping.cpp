@@ -23,9 +23,15 @@ TEST_CASE("square sums count dense and merged sparse gradients", "[unit][optim]"
   // Row 4 gets 1 + 2, row 7 gets 4.
   table.slot().sparse.rows.push_back(Tensor::from<std::int64_t>({4, 7, 4}, {3}));
   table.slot().sparse.values.push_back(Tensor::from<float>({1, 4, 2}, {3, 1}));
-  CHECK(gradient_square_sum({&dense, &stale, &none}) == Approx(24.0));
-  CHECK(gradient_square_sum(table) == Approx(25.0));
-  CHECK(gradient_square_sum({&dense, &table}) == Approx(49.0));
+  const auto sum = [](const std::vector<Parameter*>& parameters) {
+    return gradient_square_sum(parameters, Device{}).item();
+  };
+  CHECK(sum({}) == 0.0);
+  CHECK(sum({&dense, &stale, &none}) == Approx(24.0));
+  CHECK(sum({&table}) == Approx(25.0));
+  CHECK(sum({&dense, &table}) == Approx(49.0));
+  keep_master_rows(dense, 1, 2);
+  CHECK(sum({&dense}) == Approx(16.0));
 }
 
 TEST_CASE("square sums do not depend on the number of threads", "[unit][optim]") {

@@ -1,0 +1,103 @@
+#include "framework/optim/adamw.h"
+#include "tests/catch.h"
+#include "tests/cuda_check.h"
+#include "tests/framework/optim/reference.h"
+
+using namespace fulcrum;
+using namespace fulcrum::testing;
+
+namespace {
+
+// Parameters of many kinds and sizes: rounded and not, empty, of which some rows are held (starting
+// at addresses that are no multiple of 16 bytes), and more than fit into one launch.
+std::vector<Parameter*> make_parameters(ParameterStore& store) {
+  const auto create = [&](const std::string& name, ParameterKind kind, const Shape& shape) {
+    return &store.create(name, kind, shape, Initializer::normal(0.5));
+  };
+  std::vector<Parameter*> list = {
+      create("matrix", ParameterKind::matrix, {211, 163}),
+      create("router", ParameterKind::router, {7, 33}),
+      create("empty", ParameterKind::expert, {0, 3, 4}),
+      create("expert", ParameterKind::expert, {5, 12, 8}),
+      create("vector", ParameterKind::vector, {37}),
+      create("silent", ParameterKind::matrix, {64, 64}),
+      create("embedding", ParameterKind::embedding, {300, 512}),
+      create("odd rows", ParameterKind::matrix, {211, 163}),
+      create("aligned rows", ParameterKind::head, {211, 64}),
+      create("rows of a vector", ParameterKind::vector, {1001}),
+      create("no rows", ParameterKind::matrix, {4, 4}),
+  };
+  keep_master_rows(*list[7], 5, 101);
+  keep_master_rows(*list[8], 3, 200);
+  keep_master_rows(*list[9], 333, 334);
+  keep_master_rows(*list[10], 2, 0);
+  for (int i = 0; i < 600; ++i) {
+    list.push_back(create("small" + std::to_string(i), ParameterKind::vector, {20 + i % 9}));
+  }
+  return list;
+}
+
+// All tensors that steps change, on the CPU.
+std::vector<Tensor> run(ParameterStore& store, int steps) {
+  const std::vector<Parameter*> parameters = make_parameters(store);
+  AdamW optimizer(parameters, {0.8, 0.97, 1e-6, 0.3});
+  for (int t = 1; t <= steps; ++t) {
+    for (std::size_t i = 0; i < parameters.size(); ++i) {
+      const Parameter& p = *parameters[i];
+      if (p.name == "silent") continue;
+      const auto seed = static_cast<std::uint64_t>(t) * 1000 + i;
+      set_gradient(p, random_gradient(p, seed, 1e-2).to(DType::f32));
+      // No gradient in one step, though the old one is still there.
+      p.slot().fresh = p.name == "expert" && t == 3;
+    }
+    optimizer.step(0.01 * t, 0.25);
+  }
+  std::vector<Tensor> results;
+  for (const Parameter* p : parameters) {
+    results.push_back(p->master.to(Device{}));
+    results.push_back(p->value.to(Device{}));
+  }
+  for (const StateTensor& s : optimizer.state()) results.push_back(s.value.to(Device{}));
+  return results;
+}
+
+bool same_bytes(const Tensor& a, const Tensor& b) {
+  const auto* x = static_cast<const char*>(a.raw());
+  return std::equal(x, x + a.bytes(), static_cast<const char*>(b.raw()));
+}
+
+}  // namespace
+
+TEST_CASE("AdamW on CUDA equals AdamW on the CPU", "[gpu][optim]") {
+  const Device device = cuda_device();
+  ParameterStore exact = make_store(DType::f64);
+  const std::vector<Tensor> expected = run(exact, 5);
+  for (const DType dtype : {DType::f32, DType::bf16}) {
+    ParameterStore store(7, ParameterStore::Placement{dtype, device});
+    const std::vector<Tensor> found = run(store, 5);
+    REQUIRE(found.size() == expected.size());
+    for (std::size_t i = 0; i < found.size(); ++i) {
+      INFO(name_of(dtype) << " tensor " << i << " " << to_string(found[i].shape()));
+      if (found[i].numel() == 0) continue;
+      const bool rounded = found[i].dtype() == DType::bf16;
+      CHECK(relative_error(found[i], expected[i]) <
+            cuda_tolerance(rounded ? DType::bf16 : DType::f32));
+    }
+    // Values are the rounding of masters, to the last bit.
+    for (const auto& p : store.parameters()) {
+      if (!p->rounded()) continue;
+      const auto [first, count] = p->master_rows;
+      const Tensor value = p->value.slice(first, first + count).to(Device{});
+      CHECK(same_bytes(value, p->master.to(Device{}).to(DType::bf16)));
+    }
+  }
+}
+
+TEST_CASE("AdamW on CUDA gives the same bits in every run", "[gpu][optim]") {
+  const Device device = cuda_device();
+  ParameterStore first(7, ParameterStore::Placement{DType::bf16, device});
+  ParameterStore second(7, ParameterStore::Placement{DType::bf16, device});
+  const std::vector<Tensor> a = run(first, 3);
+  const std::vector<Tensor> b = run(second, 3);
+  for (std::size_t i = 0; i < a.size(); ++i) CHECK(same_bytes(a[i], b[i]));
+}
