@@ -1,7 +1,8 @@
 #include "apps/train/checkpoints.h"
 
+#include <map>
 #include <optional>
-#include <span>
+#include <sstream>
 
 #include "framework/checkpoint/folder.h"
 #include "framework/checkpoint/reader.h"
@@ -20,40 +21,41 @@ TensorEntry vector_entry(const char* name, const std::vector<double>& values) {
   return TensorEntry::whole(name, Tensor::from(values, {static_cast<std::int64_t>(values.size())}));
 }
 
-// Every tensor of the state with the rows that this rank holds.
-std::vector<TensorEntry> all_entries(const TrainingState& state) {
+// What this rank holds of the tensors that have no parameter, and of the optimizers' state.
+std::vector<TensorEntry> entries_beside_parameters(const TrainingState& state) {
   std::vector<TensorEntry> entries;
-  for (const auto& p : state.store.parameters()) {
-    entries.push_back(
-        {checkpoint::kParameters + p->name, p->value.detach(), p->global_shape, p->shard.first});
-  }
   for (const auto& b : state.store.buffers()) {
     entries.push_back(TensorEntry::whole(checkpoint::kBuffers + b->name, b->value));
   }
   for (const auto& optimizer : state.optimizers) {
     for (const StateTensor& s : optimizer->state()) {
+      const Parameter& p = *s.parameter;
       Shape global = s.value.shape();
-      global[0] = s.parameter->global_shape[0];
-      entries.push_back({s.name, s.value, global, s.parameter->shard.first});
+      global[0] = p.global_shape[0];
+      entries.push_back({s.name, s.value, global, p.shard.first + p.master_rows.first});
     }
   }
   return entries;
 }
 
-// Those that this rank writes: its shards, and of what every rank holds a share.
-std::vector<TensorEntry> entries_of_rank(const TrainingState& state, std::int64_t rank,
-                                         std::int64_t ranks) {
-  std::vector<TensorEntry> mine;
-  std::int64_t turn = 0;
-  for (TensorEntry& entry : all_entries(state)) {
-    const bool replicated = entry.value.shape() == entry.global_shape;
-    if (!replicated || turn++ % ranks == rank) mine.push_back(std::move(entry));
+// Parameters are saved as their masters.
+std::vector<TensorEntry> all_entries(const TrainingState& state) {
+  std::vector<TensorEntry> entries = entries_beside_parameters(state);
+  for (const auto& p : state.store.parameters()) {
+    entries.push_back({checkpoint::kParameters + p->name, p->master, p->global_shape,
+                       p->shard.first + p->master_rows.first});
   }
-  if (rank == 0) {
-    mine.push_back(vector_entry(kGuard, state.guard.state()));
-    mine.push_back(vector_entry(kRecentLosses, state.recent_losses));
-  }
-  return mine;
+  return entries;
+}
+
+void restore_parameter(checkpoint::CheckpointReader& reader, const Parameter& p) {
+  const std::string name = checkpoint::kParameters + p.name;
+  // The value needs all rows of the shard, whatever part of them the master holds.
+  if (!p.rounded()) return reader.read_into({name, p.value, p.global_shape, p.shard.first});
+  const Tensor rows = Tensor::empty(p.value.shape(), p.master.dtype());
+  reader.read_into({name, rows, p.global_shape, p.shard.first});
+  p.value.copy_from(rows.to(p.value.dtype()));
+  p.master.copy_from(rows.slice(p.master_rows.first, p.master_rows.first + p.master_rows.count));
 }
 
 // Texts of all ranks, in rank order.
@@ -70,6 +72,35 @@ std::vector<std::string> gather_texts(const parallel::Communicator& world,
     offset += size;
   }
   return texts;
+}
+
+// Those that this rank writes. Ranks that hold the same rows of a tensor take turns. Collective.
+std::vector<TensorEntry> entries_of_rank(const TrainingState& state,
+                                         const parallel::Communicator& world) {
+  std::vector<TensorEntry> entries = all_entries(state);
+  const auto text_of = [](const TensorEntry& entry) {
+    return fmt::format("{} {} {}", entry.first_row, entry.value.dim(0), entry.name);
+  };
+  std::string text;
+  for (const TensorEntry& entry : entries) text += text_of(entry) + '\n';
+  std::map<std::string, std::vector<int>> holders;
+  const std::vector<std::string> texts = gather_texts(world, text);
+  for (int rank = 0; rank < world.size(); ++rank) {
+    std::istringstream lines(texts[static_cast<std::size_t>(rank)]);
+    for (std::string line; std::getline(lines, line);) holders[line].push_back(rank);
+  }
+  std::map<std::string, int> writers;
+  std::size_t turn = 0;
+  for (const auto& [line, ranks] : holders) writers[line] = ranks[turn++ % ranks.size()];
+  std::vector<TensorEntry> mine;
+  for (TensorEntry& entry : entries) {
+    if (writers.at(text_of(entry)) == world.rank()) mine.push_back(std::move(entry));
+  }
+  if (world.rank() == 0) {
+    mine.push_back(vector_entry(kGuard, state.guard.state()));
+    mine.push_back(vector_entry(kRecentLosses, state.recent_losses));
+  }
+  return mine;
 }
 
 }  // namespace
@@ -106,7 +137,8 @@ void Checkpoints::restore(TrainingState& state, const RunIdentity& identity,
   }
   reader.verify(world_.rank(), world_.size());
   world_.barrier();  // nobody goes on from a checkpoint that another rank found damaged
-  for (const TensorEntry& entry : all_entries(state)) reader.read_into(entry);
+  for (const auto& parameter : state.store.parameters()) restore_parameter(reader, *parameter);
+  for (const TensorEntry& entry : entries_beside_parameters(state)) reader.read_into(entry);
   for (const auto& optimizer : state.optimizers) {
     optimizer->set_steps(reader.integer("optimizer_steps"));
   }
@@ -131,7 +163,7 @@ void Checkpoints::start(const TrainingState& state, const RunIdentity& identity)
                  {"data_checksum", identity.data_checksum}};
   if (world_.rank() == 0) store_.begin(saving_);
   writer_.start(checkpoint::unfinished_folder(directory_, saving_), world_.rank(),
-                entries_of_rank(state, world_.rank(), world_.size()), attributes_);
+                entries_of_rank(state, world_), attributes_);
 }
 
 std::optional<std::int64_t> Checkpoints::poll() {

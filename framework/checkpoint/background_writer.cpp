@@ -20,7 +20,7 @@ void BackgroundWriter::start(const std::filesystem::path& folder, int rank,
     const bool fits =
         kept.defined() && kept.dtype() == value.dtype() && kept.shape() == value.shape();
     snapshot_[i] = entries[i];
-    snapshot_[i].value = fits ? kept : Tensor::empty_like(value);
+    snapshot_[i].value = fits ? kept : Tensor::empty(value.shape(), value.dtype());
     snapshot_[i].value.copy_from(value);
   }
   result_ =

@@ -1,7 +1,7 @@
 #pragma once
 // Writes a rank's shards in a thread of its own while training goes on.
 //
-//   writer.start(folder, rank, tensors, attributes);   // copies the tensors, returns
+//   writer.start(folder, rank, tensors, attributes);   // copies the tensors to the host, returns
 //   … training steps; writer.finished() on every rank …
 //   entry = writer.wait();                             // result or error, on the training thread
 
@@ -21,8 +21,9 @@ class BackgroundWriter {
   BackgroundWriter(const BackgroundWriter&) = delete;
   BackgroundWriter& operator=(const BackgroundWriter&) = delete;
 
-  // Takes a copy of every tensor and starts write_shard_file with it. The copies' memory is kept
-  // and used again by the next save. A previous write must have been collected by wait().
+  // Takes a copy of every tensor on the host and starts write_shard_file with it. The copies'
+  // memory is kept and used again by the next save. A previous write must have been collected by
+  // wait().
   void start(const std::filesystem::path& folder, int rank, const std::vector<TensorEntry>& entries,
              Attributes attributes);
 

@@ -152,7 +152,11 @@ void CheckpointReader::read_into(const TensorEntry& entry) {
   FULCRUM_CHECK(entry.first_row >= 0 && entry.first_row + entry.value.dim(0) <= tensor.shape[0],
                 "rows {}..{} of tensor {} {}", entry.first_row,
                 entry.first_row + entry.value.dim(0), entry.name, tensor.shape);
-  read_rows_into(tensor, entry.first_row, entry.value);
+  const bool on_host = entry.value.device().is_cpu();
+  const Tensor host =
+      on_host ? entry.value : Tensor::empty(entry.value.shape(), entry.value.dtype());
+  read_rows_into(tensor, entry.first_row, host);
+  if (!on_host) entry.value.copy_from(host);
 }
 
 void CheckpointReader::read_rows_into(const TensorInfo& tensor, std::int64_t first,

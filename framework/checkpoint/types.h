@@ -29,7 +29,7 @@ inline constexpr const char* kBuffers = "buffers/";
 using hdf5::Attributes;
 using hdf5::AttributeValue;
 
-// Rows first_row..first_row+value.dim(0) of a tensor. At least one dimension.
+// Rows first_row..first_row+value.dim(0) of a tensor, on any device. At least one dimension.
 struct TensorEntry {
   std::string name;
   Tensor value;

@@ -1,9 +1,12 @@
 #include "framework/core/cuda_check.h"
 #include "framework/core/cuda_memory.h"
+#include "framework/core/cuda_staging.h"
 #include "framework/core/cuda_stream.h"
 
 namespace fulcrum {
 namespace {
+
+constexpr std::size_t kStaged = std::size_t{4} << 20;  // bytes from which staging pays
 
 // Makes a device current for a scope.
 class CurrentDevice {
@@ -68,6 +71,9 @@ void cuda_free(void* block, int index) {
 void cuda_copy(void* target, Device target_device, const void* source, Device source_device,
                std::size_t bytes) {
   const CurrentDevice current(target_device.is_cpu() ? source_device.index : target_device.index);
+  if (bytes >= kStaged && target_device.is_cpu() != source_device.is_cpu()) {
+    return copy_staged(target, source, bytes, target_device.is_cpu());
+  }
   FULCRUM_CUDA_CHECK(cudaMemcpyAsync(target, source, bytes, cudaMemcpyDefault, compute_stream()));
   if (target_device.is_cpu() || source_device.is_cpu()) {
     FULCRUM_CUDA_CHECK(cudaStreamSynchronize(compute_stream()));

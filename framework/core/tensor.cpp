@@ -5,6 +5,7 @@
 #include "framework/autograd/grad_slot.h"
 #include "framework/core/cuda_elementwise.h"
 #include "framework/core/cuda_memory.h"
+#include "framework/core/host_memory.h"
 
 namespace fulcrum {
 
@@ -219,7 +220,7 @@ void Tensor::copy_bytes(const void* source, Device source_device) const {
   const auto count = static_cast<std::size_t>(bytes());
   if (count == 0) return;
   if (device().is_cpu() && source_device.is_cpu()) {
-    std::memcpy(raw(), source, count);
+    copy_memory(raw(), source, count);
   } else {
     cuda_copy(raw(), device(), source, source_device, count);
   }
