@@ -62,5 +62,7 @@ struct BenchGroup {
 // The operators at the sizes of configs/bench's models on that kind of device.
 std::vector<BenchGroup> operator_groups(Device device, DType dtype);
 std::vector<BenchGroup> optimizer_groups(Device device, DType dtype);
+// Dense operators that those contain, and plain arithmetic.
+std::vector<BenchGroup> dense_groups(Device device, DType dtype);
 
 }  // namespace fulcrum::apps

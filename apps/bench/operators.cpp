@@ -261,6 +261,7 @@ std::vector<BenchGroup> operator_groups(Device device, DType dtype) {
       {"experts", [=] { return expert_cases(b); }},
       {"memory", [=] { return memory_cases(b); }},
   };
+  for (const BenchGroup& group : dense_groups(device, dtype)) groups.push_back(group);
   if (device.is_cpu()) {
     groups.push_back({"grouped", [=] { return std::vector{grouped_case(b, 16, 512, 256, 384)}; }});
     return groups;

@@ -142,24 +142,24 @@ BlockMemory block_memory(const models::ModelConfig& model, std::int64_t layer, s
           std::max(backward.total(), attention.total() - feed_forward.total())};
 }
 
-LossMemory loss_memory(const models::ModelConfig& model, std::int64_t tokens,
+LossMemory loss_memory(const models::ModelConfig& model, std::int64_t tokens, bool accumulates,
                        const ElementBytes& bytes) {
   const std::int64_t d = model.width;
-  const std::int64_t chunk =
-      std::min(tokens, ops::cross_entropy_chunk(model.vocabulary, bytes.statistic));
+  const ops::LogitsChunk chunk =
+      ops::cross_entropy_chunk(tokens, model.vocabulary, bytes.logit, bytes.device);
+  const std::int64_t logits = chunk.tokens * chunk.columns;
   Sum hidden(tokens, bytes);
   hidden.activation(d);
   hidden.statistic(1);
   hidden.operand(d, /*kept_too=*/true);
-  std::int64_t shared = hidden.total() + pooled_bytes(chunk * model.vocabulary * bytes.statistic);
+  std::int64_t shared = hidden.total() + pooled_bytes(logits * bytes.logit);
   if (bytes.operand != bytes.matrix) shared += pooled_bytes(model.vocabulary * d * bytes.operand);
 
   Sum gradient(tokens, bytes);
   gradient.activation(d);
-  std::int64_t training =
-      shared + gradient.total() + pooled_bytes(model.vocabulary * d * bytes.gradient);
-  if (bytes.operand != bytes.statistic)
-    training += pooled_bytes(chunk * model.vocabulary * bytes.operand);
+  std::int64_t training = shared + gradient.total();
+  if (accumulates) training += pooled_bytes(model.vocabulary * d * bytes.gradient);
+  if (bytes.operand != bytes.logit) training += pooled_bytes(logits * bytes.operand);
   return {training, shared};
 }
 

@@ -12,12 +12,13 @@
 //   memory    d_mem + 4 d·M: memory, key, value, gated value, sum; row ids
 //   mHC       2 M·d with M > 1
 // Beside them, whichever is more:
-//   loss      3 d a token (last hidden, normed, its gradient), the head's gradient V·d, which forms
-//             in the forward pass, and a chunk of logits
+//   loss      3 d a token (last hidden, normed, its gradient), a chunk of logits, and with several
+//             micro-batches the head's gradient V·d, which forms in the forward pass
 //   backward  the gradients inside the last block
 
 #include <cstdint>
 
+#include "framework/core/device.h"
 #include "framework/core/shape.h"
 #include "models/config.h"
 
@@ -32,7 +33,9 @@ struct ElementBytes {
   std::int64_t moment = 4;      // of the optimizer
   std::int64_t activation = 4;  // as operators keep it, and of its gradient
   std::int64_t operand = 4;     // as products keep it
-  std::int64_t statistic = 4;   // of scores, norms, logits and their sums
+  std::int64_t statistic = 4;   // of scores, norms and their sums
+  std::int64_t logit = 4;
+  Device device;  // decides how many logits exist at once
 };
 
 // Of the last stage's loss.
@@ -44,12 +47,12 @@ struct LossMemory {
 struct BlockMemory {
   std::int64_t kept = 0;
   std::int64_t validation = 0;  // at most in a pass without gradients, which keeps nothing
-  std::int64_t backward = 0;  // at most, on top of what all blocks keep, when it is the last one
+  std::int64_t backward = 0;    // at most, on top of what all blocks keep, when it is the last one
 };
 
 BlockMemory block_memory(const models::ModelConfig& model, std::int64_t layer, std::int64_t tokens,
                          const ElementBytes& bytes);
-LossMemory loss_memory(const models::ModelConfig& model, std::int64_t tokens,
+LossMemory loss_memory(const models::ModelConfig& model, std::int64_t tokens, bool accumulates,
                        const ElementBytes& bytes);
 
 }  // namespace fulcrum::apps

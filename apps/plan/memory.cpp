@@ -139,7 +139,8 @@ std::int64_t add_activations(const Stage& stage, RankMemory& memory) {
   }
   memory.activations += stage.in_flight * kept;
   LossMemory loss;
-  if (stage.last) loss = loss_memory(model, stage.tokens(), stage.bytes);
+  if (stage.last)
+    loss = loss_memory(model, stage.tokens(), stage.batch.accumulation > 1, stage.bytes);
   memory.activations += std::max(block.backward, loss.training);
   if (stage.mesh.expert > 1)
     memory.dispatch +=
@@ -151,12 +152,14 @@ std::int64_t add_activations(const Stage& stage, RankMemory& memory) {
 
 ElementBytes element_bytes(DeviceChoice device, Precision precision) {
   ElementBytes bytes;
+  if (device == DeviceChoice::cuda) bytes.device.kind = Device::Kind::cuda;
   if (precision != Precision::bf16) return bytes;
   bytes.operand = 2;
   if (device != DeviceChoice::cuda) return bytes;
   bytes.matrix = 2;
   bytes.master = 4;
   bytes.activation = 2;
+  bytes.logit = 2;
   return bytes;
 }
 

@@ -26,6 +26,7 @@ DType leaf_dtype(DType dtype) { return dtype == DType::bf16 ? DType::f32 : dtype
 }  // namespace
 
 void GradSlot::accumulate(const Tensor& g) {
+  move_early_out();
   if (leaf && grad.defined()) {
     if (fresh) {
       grad.copy_from(g.dtype() == grad.dtype() ? g : g.to(grad.dtype()));
@@ -49,6 +50,7 @@ void GradSlot::accumulate(const Tensor& g) {
 }
 
 GradSlot::Target GradSlot::target(const Shape& shape, DType dtype, Device device) {
+  move_early_out();
   const bool add = grad.defined() && !(leaf && fresh);
   if (!grad.defined()) {
     grad = Tensor::empty(shape, leaf ? leaf_dtype(dtype) : dtype, device);
@@ -57,6 +59,40 @@ GradSlot::Target GradSlot::target(const Shape& shape, DType dtype, Device device
   }
   fresh = false;
   return {grad.reshape(shape), add};
+}
+
+std::shared_ptr<EarlyGradient> GradSlot::begin_early(const Shape& shape, DType dtype,
+                                                     Device device) {
+  auto early = std::make_shared<EarlyGradient>();
+  const auto other = early_.lock();
+  early->in_place = leaf && fresh && grad.defined() && grad.dtype() == dtype &&
+                    grad.device() == device && !(other && other->in_place);
+  early->value = early->in_place ? grad.reshape(shape) : Tensor::empty(shape, dtype, device);
+  if (early->in_place) early_ = early;
+  return early;
+}
+
+bool GradSlot::adopt(EarlyGradient& early) {
+  const bool whole = leaf && fresh && early.value.dtype() == leaf_dtype(early.value.dtype());
+  if (early.in_place) {
+    FULCRUM_CHECK(whole && grad.raw() == early.value.raw(),
+                  "the buffer of an early gradient changed hands");
+  } else if (whole && !grad.defined()) {
+    grad = early.value;
+  } else {
+    return false;
+  }
+  early.in_place = false;
+  fresh = false;
+  return true;
+}
+
+void GradSlot::move_early_out() {
+  if (const auto early = early_.lock(); early && early->in_place) {
+    early->value = early->value.clone();
+    early->in_place = false;
+  }
+  early_.reset();
 }
 
 Tensor make_leaf(const Tensor& value) {

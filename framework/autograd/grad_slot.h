@@ -2,6 +2,7 @@
 // Where the gradient of one tensor gathers during backward.
 
 #include <functional>
+#include <memory>
 #include <vector>
 
 #include "framework/core/tensor.h"
@@ -17,6 +18,14 @@ struct SparseRows {
     rows.clear();
     values.clear();
   }
+};
+
+// A contribution to a gradient that an operator forms during forward and adds in its backward.
+// Large ones (an output projection's) may lie in the leaf's own buffer meanwhile, which saves their
+// memory and a pass over it.
+struct EarlyGradient {
+  Tensor value;
+  bool in_place = false;  // value is the slot's buffer
 };
 
 struct GradSlot {
@@ -44,6 +53,18 @@ struct GradSlot {
     bool add;
   };
   Target target(const Shape& shape, DType dtype, Device device);
+
+  // Uninitialised memory for an early gradient: the buffer of a leaf while that is fresh and holds
+  // no other, else new memory. Before anything else is written into the buffer, the early gradient
+  // moves out of it.
+  std::shared_ptr<EarlyGradient> begin_early(const Shape& shape, DType dtype, Device device);
+  // Makes an early gradient this leaf's gradient where that takes no arithmetic: it lies in the
+  // buffer, or there is none yet. Otherwise returns false and the caller adds it.
+  bool adopt(EarlyGradient& early);
+
+ private:
+  void move_early_out();
+  std::weak_ptr<EarlyGradient> early_;  // the one that lies in grad
 };
 
 // A tensor that wants a gradient: the same storage with a new leaf slot.

@@ -1,3 +1,5 @@
+#include <algorithm>
+
 #include "framework/core/cuda_elementwise.h"
 #include "framework/core/cuda_kernel.cuh"
 
@@ -25,8 +27,8 @@ void for_each(std::int64_t n, Fn fn) {
 }
 
 template <class T>
-bool is_aligned(const T* p) {
-  return reinterpret_cast<std::uintptr_t>(p) % sizeof(Pack<T, 4>) == 0;
+bool is_aligned(const T* p, int elements) {
+  return reinterpret_cast<std::uintptr_t>(p) % (elements * sizeof(T)) == 0;
 }
 
 template <class T>
@@ -42,32 +44,48 @@ void convert(const Tensor& from, const Tensor& to) {
   for_each(from.numel(), [=] __device__(std::int64_t i) { q[i] = from_float<To>(to_float(p[i])); });
 }
 
-template <class A, class B, class Out>
-__global__ void add_kernel(const A* a, const B* b, Out* out, std::int64_t packs) {
-  const std::int64_t i = static_cast<std::int64_t>(blockIdx.x) * kThreads + threadIdx.x;
-  if (i >= packs) return;
-  const auto x = Pack<A, 4>::load(a + 4 * i);
-  const auto y = Pack<B, 4>::load(b + 4 * i);
-  Pack<Out, 4> z;
+constexpr int kPacks = 2;  // of a thread in add_kernel
+
+template <class A, class B, class Out, int kN>
+__global__ void __launch_bounds__(kThreads)
+    add_kernel(const A* a, const B* b, Out* out, std::int64_t packs) {
+  const std::int64_t first =
+      static_cast<std::int64_t>(blockIdx.x) * kThreads * kPacks + threadIdx.x;
+  Pack<A, kN> x[kPacks];
+  Pack<B, kN> y[kPacks];
 #pragma unroll
-  for (int k = 0; k < 4; ++k) z.set(k, x[k] + y[k]);
-  z.store(out + 4 * i);
+  for (int p = 0; p < kPacks; ++p) {
+    const std::int64_t i = first + p * kThreads;
+    if (i >= packs) continue;
+    x[p] = Pack<A, kN>::load(a + kN * i);
+    y[p] = Pack<B, kN>::load(b + kN * i);
+  }
+#pragma unroll
+  for (int p = 0; p < kPacks; ++p) {
+    const std::int64_t i = first + p * kThreads;
+    if (i >= packs) continue;
+    Pack<Out, kN> z;
+#pragma unroll
+    for (int k = 0; k < kN; ++k) z.set(k, x[p][k] + y[p][k]);
+    z.store(out + kN * i);
+  }
 }
 
 template <class A, class B, class Out>
 void add(const Tensor& a, const Tensor& b, const Tensor& out) {
+  constexpr int kN = 16 / static_cast<int>(std::max({sizeof(A), sizeof(B), sizeof(Out)}));
   const A* p = device_data<A>(a);
   const B* q = device_data<B>(b);
   Out* r = device_data<Out>(out);
   const std::int64_t n = a.numel();
-  const bool aligned = is_aligned<A>(p) && is_aligned<B>(q) && is_aligned<Out>(r);
-  const std::int64_t packs = aligned ? n / 4 : 0;
+  const bool aligned = is_aligned(p, kN) && is_aligned(q, kN) && is_aligned(r, kN);
+  const std::int64_t packs = aligned ? n / kN : 0;
   if (packs > 0) {
-    const auto blocks = static_cast<unsigned>(ceil_div(packs, kThreads));
-    add_kernel<<<blocks, kThreads, 0, compute_stream()>>>(p, q, r, packs);
+    const auto blocks = static_cast<unsigned>(ceil_div(packs, kThreads * kPacks));
+    add_kernel<A, B, Out, kN><<<blocks, kThreads, 0, compute_stream()>>>(p, q, r, packs);
     FULCRUM_CUDA_LAUNCHED();
   }
-  for_each(n - 4 * packs, [=, first = 4 * packs] __device__(std::int64_t i) {
+  for_each(n - kN * packs, [=, first = kN * packs] __device__(std::int64_t i) {
     r[first + i] = from_float<Out>(to_float(p[first + i]) + to_float(q[first + i]));
   });
 }

@@ -80,7 +80,9 @@ bool is_wide(const void* p, std::int64_t width) {
   return width % kWide<T> == 0 && reinterpret_cast<std::uintptr_t>(p) % 16 == 0;
 }
 
-__device__ inline float warp_sum(float x) {
+// V is float or double.
+template <class V>
+__device__ inline V warp_sum(V x) {
 #pragma unroll
   for (int offset = 16; offset > 0; offset /= 2) x += __shfl_xor_sync(0xffffffffu, x, offset);
   return x;
@@ -96,15 +98,15 @@ __device__ inline float warp_max(float x) {
 
 // Sum over a block of kThreads, a multiple of 32 (at most 1024), for every thread. The shared
 // memory may be used again at once.
-template <int kThreads>
-__device__ inline float block_sum(float x) {
+template <int kThreads, class V>
+__device__ inline V block_sum(V x) {
   constexpr int kWarps = kThreads / 32;
   x = warp_sum(x);
   if constexpr (kWarps == 1) return x;
-  __shared__ float partial[kWarps];
+  __shared__ V partial[kWarps];
   if (threadIdx.x % 32 == 0) partial[threadIdx.x / 32] = x;
   __syncthreads();
-  x = warp_sum(threadIdx.x % 32 < kWarps ? partial[threadIdx.x % 32] : 0.0f);
+  x = warp_sum(threadIdx.x % 32 < kWarps ? partial[threadIdx.x % 32] : V(0));
   __syncthreads();
   return x;
 }

@@ -6,6 +6,9 @@
 
 #include "framework/autograd/tape.h"
 #include "framework/core/vector_math.h"
+#include "framework/ops/cross_entropy_cuda.h"
+#include "framework/ops/dispatch.h"
+#include "framework/ops/elementwise_cuda.h"
 #include "framework/ops/gemm.h"
 #include "framework/ops/gemm_bf16.h"
 
@@ -15,10 +18,20 @@ namespace {
 // Bytes of logits of one chunk, within bounds on its tokens: few enough that logits do not fill the
 // memory, enough that adding to the head's gradient, which is read and written once a chunk, stays
 // cheap beside the product.
-constexpr std::int64_t kChunkBytes = std::int64_t{32} << 20;
-constexpr std::int64_t kLeastTokens = 256;
-constexpr std::int64_t kMostTokens = 512;
+struct ChunkBounds {
+  std::int64_t bytes, least_tokens, most_tokens;
+};
+constexpr ChunkBounds kCpuChunk{std::int64_t{32} << 20, 256, 512};
+constexpr ChunkBounds kCudaChunk{std::int64_t{512} << 20, 2048, 8192};
+// On CUDA, chunks have equal numbers of tokens, a multiple of the first, and rows of logits begin
+// at multiples of the second, which products read fastest.
+constexpr std::int64_t kTokenTile = 128;
+constexpr std::int64_t kColumnTile = 64;
 constexpr std::int64_t kSumBlock = 1024;  // terms summed in T before the sum goes on in double
+
+std::int64_t round_up(std::int64_t x, std::int64_t multiple) {
+  return (x + multiple - 1) / multiple * multiple;
+}
 
 struct TokenLoss {
   double nll = 0.0;
@@ -87,21 +100,86 @@ void softmax_chunk(T* logits, const std::int32_t* targets, std::int64_t tokens,
   }
 }
 
-// out (+)= factor · x
-void scaled_into(const Tensor& x, double factor, const GradSlot::Target& out) {
-  dispatch_floating("linear_cross_entropy", x.dtype(), [&]<class T>() {
-    const T* from = x.data<T>();
-    T* to = out.tensor.data<T>();
-    const T f = static_cast<T>(factor);
-    const std::int64_t n = x.numel();
-    if (out.add) {
-#pragma omp parallel for simd schedule(static) if (n > 32768)
-      for (std::int64_t i = 0; i < n; ++i) to[i] += f * from[i];
+// Losses, and the gradients that are defined.
+template <class T>
+void forward(const Tensor& hidden, const Tensor& head, const Tensor& targets, double scale,
+             double z_weight, const Tensor& dhidden, const Tensor& dhead, const CrossEntropy& y) {
+  const std::int64_t n = hidden.dim(0);
+  const std::int64_t vocabulary = head.dim(0);
+  const bool recording = dhidden.defined() || dhead.defined();
+  const MatmulPrecision precision = matmul_precision();
+  const Tensor x = matmul_operand(hidden, precision);
+  const Tensor w = matmul_operand(head, precision);
+  const std::int64_t chunk = cross_entropy_chunk(n, vocabulary, sizeof(T), Device{}).tokens;
+  const Tensor logits = Tensor::empty({chunk, vocabulary}, hidden.dtype());
+  Tensor gradient = logits;
+  if (recording && x.dtype() != hidden.dtype()) gradient = Tensor::empty(logits.shape(), x.dtype());
+  std::vector<TokenLoss> losses(static_cast<std::size_t>(n));
+
+  for (std::int64_t first = 0; first < n; first += chunk) {
+    const std::int64_t end = std::min(n, first + chunk);
+    const Tensor rows = x.slice(first, end);
+    const Tensor z = logits.slice(0, end - first);
+    const Tensor g = gradient.slice(0, end - first);
+    multiply(rows, false, w, true, z, false);
+    const auto run = [&]<bool kGradient, class G>(G* out) {
+      softmax_chunk<kGradient>(z.data<T>(), targets.data<std::int32_t>() + first, end - first,
+                               vocabulary, scale, z_weight, losses.data() + first, out);
+    };
+    if (!recording) {
+      run.template operator()<false>(z.data<T>());
+    } else if (g.dtype() == DType::bf16) {
+      if constexpr (std::is_same_v<T, float>) run.template operator()<true>(g.data<BFloat16>());
     } else {
-#pragma omp parallel for simd schedule(static) if (n > 32768)
-      for (std::int64_t i = 0; i < n; ++i) to[i] = f * from[i];
+      run.template operator()<true>(g.data<T>());
     }
-  });
+    if (dhidden.defined()) multiply(g, false, w, false, dhidden.slice(first, end), false);
+    if (dhead.defined()) multiply(g, true, rows, false, dhead, first > 0);
+  }
+
+  double nll = 0.0;
+  double squares = 0.0;
+  for (const TokenLoss& token : losses) {
+    nll += token.nll;
+    squares += token.lse * token.lse;
+  }
+  y.loss.fill(scale * (nll + z_weight * squares));
+  y.nll_sum.fill(nll);
+}
+
+// x = seed · x
+void scale_by(const Tensor& x, const Tensor& seed) {
+  dispatch(
+      "linear_cross_entropy", x,
+      [&]<class T>() {
+        const T factor = seed.data<T>()[0];
+        if (factor == T(1)) return;
+        T* p = x.data<T>();
+        const std::int64_t n = x.numel();
+#pragma omp parallel for simd schedule(static) if (n > 32768)
+        for (std::int64_t i = 0; i < n; ++i) p[i] *= factor;
+      },
+      [&] { cuda::scale_by(x, seed); });
+}
+
+// out (+)= seed · x
+void scaled_into(const Tensor& x, const Tensor& seed, const GradSlot::Target& out) {
+  dispatch(
+      "linear_cross_entropy", x,
+      [&]<class T>() {
+        const T* from = x.data<T>();
+        T* to = out.tensor.data<T>();
+        const T factor = seed.data<T>()[0];
+        const std::int64_t n = x.numel();
+        if (out.add) {
+#pragma omp parallel for simd schedule(static) if (n > 32768)
+          for (std::int64_t i = 0; i < n; ++i) to[i] += factor * from[i];
+        } else {
+#pragma omp parallel for simd schedule(static) if (n > 32768)
+          for (std::int64_t i = 0; i < n; ++i) to[i] = factor * from[i];
+        }
+      },
+      [&] { cuda::scaled_into(x, seed, out.tensor, out.add); });
 }
 
 void check_arguments(const Tensor& hidden, const Tensor& head, const Tensor& targets) {
@@ -110,9 +188,12 @@ void check_arguments(const Tensor& hidden, const Tensor& head, const Tensor& tar
           hidden.dtype() == head.dtype(),
       "linear_cross_entropy: needs hidden [n, d] and head [V, d] of one dtype; got {} {} and {} {}",
       hidden.dtype(), hidden.shape(), head.dtype(), head.shape());
-  FULCRUM_REQUIRE(targets.dtype() == DType::i32 && targets.shape() == Shape({hidden.dim(0)}),
-                  "linear_cross_entropy: needs targets i32 [{}]; got {} {}", hidden.dim(0),
-                  targets.dtype(), targets.shape());
+  FULCRUM_REQUIRE(targets.dtype() == DType::i32 && targets.shape() == Shape({hidden.dim(0)}) &&
+                      targets.device() == hidden.device(),
+                  "linear_cross_entropy: needs targets i32 [{}] on {}; got {} {} on {}",
+                  hidden.dim(0), hidden.device(), targets.dtype(), targets.shape(),
+                  targets.device());
+  if (!targets.device().is_cpu()) return;
   const std::int32_t* target = targets.data<std::int32_t>();
   for (std::int64_t t = 0; t < targets.dim(0); ++t) {
     FULCRUM_REQUIRE(
@@ -124,77 +205,58 @@ void check_arguments(const Tensor& hidden, const Tensor& head, const Tensor& tar
 
 }  // namespace
 
-std::int64_t cross_entropy_chunk(std::int64_t vocabulary, std::int64_t element) {
-  return std::clamp(kChunkBytes / (vocabulary * element) / 64 * 64, kLeastTokens, kMostTokens);
+LogitsChunk cross_entropy_chunk(std::int64_t tokens, std::int64_t vocabulary, std::int64_t element,
+                                Device device) {
+  const bool cuda = device.is_cuda();
+  const ChunkBounds& bounds = cuda ? kCudaChunk : kCpuChunk;
+  const std::int64_t columns = cuda ? round_up(vocabulary, kColumnTile) : vocabulary;
+  const std::int64_t fitting = bounds.bytes / (std::max<std::int64_t>(columns, 1) * element);
+  std::int64_t most = std::clamp(fitting / 64 * 64, bounds.least_tokens, bounds.most_tokens);
+  if (cuda && tokens > most) {
+    const std::int64_t chunks = (tokens + most - 1) / most;
+    most = round_up((tokens + chunks - 1) / chunks, kTokenTile);
+  }
+  return {std::min(tokens, most), columns};
 }
 
 CrossEntropy linear_cross_entropy(const Tensor& hidden, const Tensor& head, const Tensor& targets,
                                   double scale, double z_weight) {
   check_arguments(hidden, head, targets);
-  const std::int64_t n = hidden.dim(0);
-  const std::int64_t vocabulary = head.dim(0);
-  const DType dtype = hidden.dtype();
-  const MatmulPrecision precision = matmul_precision();
-  const Tensor x = matmul_operand(hidden.detach(), precision);
-  const Tensor w = matmul_operand(head.detach(), precision);
-
+  const DType sums = accumulation_dtype(hidden.dtype());
   Tape* tape = Tape::recording({hidden, head});
   Tensor dhidden, dhead;
-  if (tape != nullptr && hidden.requires_grad()) dhidden = Tensor::empty(hidden.shape(), dtype);
-  if (tape != nullptr && head.requires_grad()) dhead = Tensor::empty(head.shape(), dtype);
-  if (n == 0 && dhead.defined()) dhead.zero();
-
-  const std::int64_t chunk =
-      std::min(n, cross_entropy_chunk(std::max<std::int64_t>(vocabulary, 1), size_of(dtype)));
-  const Tensor logits = Tensor::empty({chunk, vocabulary}, dtype);
-  Tensor gradient = logits;
-  if (tape != nullptr && x.dtype() != dtype) gradient = Tensor::empty(logits.shape(), x.dtype());
-  std::vector<TokenLoss> losses(static_cast<std::size_t>(n));
-
-  for (std::int64_t first = 0; first < n; first += chunk) {
-    const std::int64_t end = std::min(n, first + chunk);
-    const Tensor rows = x.slice(first, end);
-    const Tensor z = logits.slice(0, end - first);
-    const Tensor g = gradient.slice(0, end - first);
-    multiply(rows, false, w, true, z, false);
-    dispatch_floating("linear_cross_entropy", dtype, [&]<class T>() {
-      const auto run = [&]<bool kGradient, class G>(G* out) {
-        softmax_chunk<kGradient>(z.data<T>(), targets.data<std::int32_t>() + first, end - first,
-                                 vocabulary, scale, z_weight, losses.data() + first, out);
-      };
-      if (tape == nullptr) return run.template operator()<false>(z.data<T>());
-      if constexpr (std::is_same_v<T, float>) {
-        if (g.dtype() == DType::bf16) return run.template operator()<true>(g.data<BFloat16>());
-      }
-      run.template operator()<true>(g.data<T>());
-    });
-    if (dhidden.defined()) multiply(g, false, w, false, dhidden.slice(first, end), false);
-    if (dhead.defined()) multiply(g, true, rows, false, dhead, first > 0);
+  std::shared_ptr<EarlyGradient> early;
+  if (tape != nullptr && hidden.requires_grad()) dhidden = Tensor::empty_like(hidden);
+  if (tape != nullptr && head.requires_grad()) {
+    early = head.slot()->begin_early(head.shape(), sums, head.device());
+    dhead = early->value;
+    if (hidden.dim(0) == 0) dhead.zero();
   }
-
-  double nll = 0.0;
-  double squares = 0.0;
-  for (const TokenLoss& token : losses) {
-    nll += token.nll;
-    squares += token.lse * token.lse;
-  }
-  CrossEntropy y{Tensor::full({1}, scale * (nll + z_weight * squares), dtype),
-                 Tensor::full({1}, nll, DType::f64)};
-  if (tape != nullptr) {
-    tape->record("linear_cross_entropy", {hidden, head}, {&y.loss}, [dhidden, dhead](Backward& b) {
-      const Tensor g = b.grad(0);
-      const double seed = g.dtype() == DType::f64 ? g.data<double>()[0] : g.data<float>()[0];
-      if (b.needs(0)) {
-        if (seed == 1.0) {
-          b.accumulate(0, dhidden);
-        } else {
-          scaled_into(dhidden, seed, b.target(0));
-        }
-      }
-      b.weight_gradient(1, [dhead, seed](GradSlot& slot) {
-        scaled_into(dhead, seed, slot.target(dhead.shape(), dhead.dtype(), dhead.device()));
+  CrossEntropy y{Tensor::empty({1}, sums, hidden.device()),
+                 Tensor::empty({1}, DType::f64, hidden.device())};
+  dispatch(
+      "linear_cross_entropy", hidden,
+      [&]<class T>() {
+        forward<T>(hidden.detach(), head.detach(), targets, scale, z_weight, dhidden, dhead, y);
+      },
+      [&] {
+        cuda::linear_cross_entropy(hidden, head, targets, scale, z_weight, dhidden, dhead, y.loss,
+                                   y.nll_sum);
       });
-    });
+  if (tape != nullptr) {
+    tape->record("linear_cross_entropy", {hidden, head}, {&y.loss},
+                 [dhidden, early, dtype = head.dtype()](Backward& b) {
+                   const Tensor seed = b.grad(0);
+                   if (b.needs(0)) {
+                     scale_by(dhidden, seed);
+                     b.accumulate(0, dhidden);
+                   }
+                   b.weight_gradient(1, [early, seed, dtype](GradSlot& slot) {
+                     if (slot.adopt(*early)) return scale_by(early->value, seed);
+                     scaled_into(early->value, seed,
+                                 slot.target(early->value.shape(), dtype, seed.device()));
+                   });
+                 });
   }
   return y;
 }

@@ -1,6 +1,9 @@
 #include "framework/ops/elementwise.h"
 
 #include "framework/autograd/tape.h"
+#include "framework/core/cuda_elementwise.h"
+#include "framework/ops/dispatch.h"
+#include "framework/ops/elementwise_cuda.h"
 
 namespace fulcrum::ops {
 namespace {
@@ -29,14 +32,17 @@ double blocked_sum(const T* x, std::int64_t n) {
 
 Tensor scaled(const Tensor& x, double factor) {
   Tensor y = Tensor::empty_like(x);
-  dispatch_floating("scale", x.dtype(), [&]<class T>() {
-    const T* in = x.data<T>();
-    T* out = y.data<T>();
-    const T f = static_cast<T>(factor);
-    const std::int64_t n = x.numel();
+  dispatch(
+      "scale", x,
+      [&]<class T>() {
+        const T* in = x.data<T>();
+        T* out = y.data<T>();
+        const T f = static_cast<T>(factor);
+        const std::int64_t n = x.numel();
 #pragma omp parallel for simd schedule(static) if (n > kParallel)
-    for (std::int64_t i = 0; i < n; ++i) out[i] = f * in[i];
-  });
+        for (std::int64_t i = 0; i < n; ++i) out[i] = f * in[i];
+      },
+      [&] { cuda::scale(x, factor, y); });
   return y;
 }
 
@@ -47,14 +53,17 @@ Tensor add(const Tensor& a, const Tensor& b) {
                   "add: shapes and dtypes must agree; got {} {} and {} {}", a.dtype(), a.shape(),
                   b.dtype(), b.shape());
   Tensor y = Tensor::empty_like(a);
-  dispatch_floating("add", a.dtype(), [&]<class T>() {
-    const T* p = a.data<T>();
-    const T* q = b.data<T>();
-    T* out = y.data<T>();
-    const std::int64_t n = a.numel();
+  dispatch(
+      "add", a,
+      [&]<class T>() {
+        const T* p = a.data<T>();
+        const T* q = b.data<T>();
+        T* out = y.data<T>();
+        const std::int64_t n = a.numel();
 #pragma omp parallel for simd schedule(static) if (n > kParallel)
-    for (std::int64_t i = 0; i < n; ++i) out[i] = p[i] + q[i];
-  });
+        for (std::int64_t i = 0; i < n; ++i) out[i] = p[i] + q[i];
+      },
+      [&] { cuda_add(a, b, y); });
   if (Tape* tape = Tape::recording({a, b})) {
     tape->record("add", {a, b}, {&y}, [](Backward& back) {
       back.accumulate(0, back.grad(0));
@@ -66,36 +75,44 @@ Tensor add(const Tensor& a, const Tensor& b) {
 
 Tensor add_bias(const Tensor& x, const Tensor& bias) {
   FULCRUM_REQUIRE(
-      x.rank() >= 1 && bias.rank() == 1 && bias.dim(0) == x.dim(-1) && x.dtype() == bias.dtype(),
+      x.rank() >= 1 && bias.rank() == 1 && bias.dim(0) == x.dim(-1) && suits(bias, x),
       "add_bias: x must be [..., width] and bias [width] of one dtype; got {} {} and {} {}",
       x.dtype(), x.shape(), bias.dtype(), bias.shape());
   const std::int64_t width = x.dim(-1);
   const std::int64_t rows = width == 0 ? 0 : x.numel() / width;
   Tensor y = Tensor::empty_like(x);
-  dispatch_floating("add_bias", x.dtype(), [&]<class T>() {
-    const T* b = bias.data<T>();
+  dispatch(
+      "add_bias", x,
+      [&]<class T>() {
+        const T* b = bias.data<T>();
 #pragma omp parallel for schedule(static) if (x.numel() > kParallel)
-    for (std::int64_t r = 0; r < rows; ++r) {
-      const T* in = x.data<T>() + r * width;
-      T* out = y.data<T>() + r * width;
+        for (std::int64_t r = 0; r < rows; ++r) {
+          const T* in = x.data<T>() + r * width;
+          T* out = y.data<T>() + r * width;
 #pragma omp simd
-      for (std::int64_t i = 0; i < width; ++i) out[i] = in[i] + b[i];
-    }
-  });
+          for (std::int64_t i = 0; i < width; ++i) out[i] = in[i] + b[i];
+        }
+      },
+      [&] { cuda::add_bias(x, bias, y); });
   if (Tape* tape = Tape::recording({x, bias})) {
     tape->record("add_bias", {x, bias}, {&y}, [rows, width](Backward& back) {
       const Tensor dy = back.grad(0);
       back.accumulate(0, dy);
       back.weight_gradient(1, [dy, rows, width](GradSlot& slot) {
-        const Tensor db = Tensor::zeros({width}, dy.dtype());
-        dispatch_floating("add_bias", dy.dtype(), [&]<class T>() {
-          const T* g = dy.data<T>();
-          T* sum = db.data<T>();
-          for (std::int64_t r = 0; r < rows; ++r) {
-            for (std::int64_t i = 0; i < width; ++i) sum[i] += g[r * width + i];
-          }
-        });
-        slot.accumulate(db);
+        const auto [db, add] = slot.target({width}, accumulation_dtype(dy.dtype()), dy.device());
+        dispatch(
+            "add_bias", dy,
+            [&]<class T>() {
+              if (!add) db.zero();
+              const T* g = dy.data<T>();
+              T* sum = db.data<T>();
+              for (std::int64_t r = 0; r < rows; ++r) {
+                for (std::int64_t i = 0; i < width; ++i) sum[i] += g[r * width + i];
+              }
+            },
+            [&] {
+              cuda::column_sums(dy.reshape({rows, width}), db, add);
+            });
       });
     });
   }
@@ -112,15 +129,25 @@ Tensor scale(const Tensor& x, double factor) {
 }
 
 Tensor sum(const Tensor& x) {
-  Tensor y = Tensor::empty({1}, x.dtype());
-  dispatch_floating("sum", x.dtype(), [&]<class T>() {
-    y.data<T>()[0] = static_cast<T>(blocked_sum(x.data<T>(), x.numel()));
-  });
+  Tensor y = Tensor::empty({1}, accumulation_dtype(x.dtype()), x.device());
+  dispatch(
+      "sum", x,
+      [&]<class T>() { y.data<T>()[0] = static_cast<T>(blocked_sum(x.data<T>(), x.numel())); },
+      [&] { cuda::sum(x, y); });
   if (Tape* tape = Tape::recording({x})) {
-    tape->record("sum", {x}, {&y}, [shape = x.shape(), dtype = x.dtype()](Backward& back) {
+    tape->record("sum", {x}, {&y}, [](Backward& back) {
       const Tensor g = back.grad(0);
-      const double value = dtype == DType::f64 ? g.data<double>()[0] : g.data<float>()[0];
-      back.accumulate(0, Tensor::full(shape, value, dtype));
+      const auto [out, add] = back.target(0);
+      dispatch(
+          "sum", g,
+          [&]<class T>() {
+            const T value = g.data<T>()[0];
+            T* p = out.data<T>();
+            const std::int64_t n = out.numel();
+#pragma omp parallel for simd schedule(static) if (n > kParallel)
+            for (std::int64_t i = 0; i < n; ++i) p[i] = add ? p[i] + value : value;
+          },
+          [&] { cuda::broadcast(g, out, add); });
     });
   }
   return y;

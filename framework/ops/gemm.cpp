@@ -10,6 +10,7 @@
 #endif
 
 #include "framework/ops/gemm_bf16.h"
+#include "framework/ops/gemm_cuda.h"
 #include "framework/ops/gemm_transposed.h"
 
 namespace fulcrum::ops {
@@ -106,7 +107,9 @@ FULCRUM_INSTANTIATE_GEMM(gemm, double);
 #undef FULCRUM_INSTANTIATE_GEMM
 
 Tensor matmul_operand(const Tensor& x, MatmulPrecision precision) {
-  if (precision != MatmulPrecision::bf16 || x.dtype() != DType::f32) return x;
+  if (precision != MatmulPrecision::bf16 || x.dtype() != DType::f32 || !x.device().is_cpu()) {
+    return x;
+  }
   const Tensor rounded = Tensor::empty(x.shape(), DType::bf16);
   const std::int64_t width = x.rank() > 0 ? x.dim(-1) : 1;
   const std::int64_t rows = width > 0 ? x.numel() / width : 0;
@@ -115,6 +118,9 @@ Tensor matmul_operand(const Tensor& x, MatmulPrecision precision) {
 }
 
 void multiply(const Tensor& a, bool ta, const Tensor& b, bool tb, const Tensor& out, bool add) {
+  if constexpr (kBuiltWithCuda) {
+    if (a.device().is_cuda()) return cuda::multiply(a, ta, b, tb, out, add);
+  }
   const std::int64_t m = out.dim(0);
   const std::int64_t n = out.dim(1);
   const std::int64_t k = a.dim(ta ? 0 : 1);

@@ -1,6 +1,7 @@
 #include "framework/ops/matmul.h"
 
 #include "framework/autograd/tape.h"
+#include "framework/ops/mixed_linear_cuda.h"
 
 namespace fulcrum::ops {
 namespace {
@@ -26,7 +27,7 @@ Tensor matmul(const Tensor& a, const Tensor& b, bool ta, bool tb) {
   const MatmulPrecision precision = matmul_precision();
   const Tensor p = matmul_operand(a.detach(), precision);
   const Tensor q = matmul_operand(b.detach(), precision);
-  Tensor y = Tensor::empty({a.dim(ta ? 1 : 0), b.dim(tb ? 0 : 1)}, a.dtype());
+  Tensor y = Tensor::empty({a.dim(ta ? 1 : 0), b.dim(tb ? 0 : 1)}, a.dtype(), a.device());
   multiply(p, ta, q, tb, y, false);
   if (Tape* tape = Tape::recording({a, b})) {
     tape->record("matmul", {a, b}, {&y}, [p, q, ta, tb, precision](Backward& back) {
@@ -45,19 +46,24 @@ Tensor matmul(const Tensor& a, const Tensor& b, bool ta, bool tb) {
 }
 
 Tensor linear(const Tensor& x, const Tensor& weight, MatmulPrecision precision) {
-  FULCRUM_REQUIRE(
-      x.rank() >= 1 && weight.rank() == 2 && x.dtype() == weight.dtype(),
-      "linear: needs x [..., in] and weight [out, in] of one dtype; got {} {} and {} {}", x.dtype(),
-      x.shape(), weight.dtype(), weight.shape());
+  const bool mixed = x.device().is_cuda() && x.dtype() == DType::bf16 &&
+                     weight.dtype() == DType::f32 && precision == MatmulPrecision::f32;
+  FULCRUM_REQUIRE(x.rank() >= 1 && weight.rank() == 2 && (x.dtype() == weight.dtype() || mixed),
+                  "linear: needs x [..., in] and weight [out, in] of one dtype, or bf16 and f32 on "
+                  "CUDA with precision f32; got {} {} and {} {}",
+                  x.dtype(), x.shape(), weight.dtype(), weight.shape());
   FULCRUM_REQUIRE(x.dim(-1) == weight.dim(1),
                   "linear: the last dimension of x must be the weight's input; got {} and {}",
                   x.shape(), weight.shape());
+  if constexpr (kBuiltWithCuda) {
+    if (mixed) return cuda::mixed_linear(x, weight);
+  }
   // For few rows, as in generation, rounding the weight would cost more than the product.
   if (as_rows(x).dim(0) < kLeastRows) precision = MatmulPrecision::f32;
   const Tensor rows = matmul_operand(as_rows(x.detach()), precision);
   Shape shape = x.shape();
   shape[-1] = weight.dim(0);
-  Tensor y = Tensor::empty(shape, x.dtype());
+  Tensor y = Tensor::empty(shape, x.dtype(), x.device());
   multiply(rows, false, matmul_operand(weight.detach(), precision), true, as_rows(y), false);
   if (Tape* tape = Tape::recording({x, weight})) {
     // The weight is rounded again in backward rather than kept twice.

@@ -1,6 +1,7 @@
 #pragma once
-// Products of dense matrices, differentiable. f32 products follow set_matmul_precision, or the
-// precision given.
+// Products of dense matrices, differentiable. On a CPU, f32 products follow set_matmul_precision,
+// or the precision given; on CUDA, products of bf16 matrices are bf16 with sums in f32, and f32
+// products are f32.
 
 #include "framework/core/tensor.h"
 #include "framework/ops/gemm.h"
@@ -13,7 +14,7 @@ Tensor matmul(const Tensor& a, const Tensor& b, bool transpose_a = false, bool t
 
 // x · weightᵀ: x [..., in], weight [out, in] → [..., out]. The weight's gradient is work that a
 // pipeline may defer (Backward::weight_gradient). Routers ask for f32 whatever the rest of the
-// model uses.
+// model uses: on CUDA x may then be bf16 beside an f32 weight, and the result is f32.
 Tensor linear(const Tensor& x, const Tensor& weight,
               MatmulPrecision precision = matmul_precision());
 

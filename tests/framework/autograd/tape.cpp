@@ -81,3 +81,51 @@ TEST_CASE("reshape keeps the gradient, slice drops it", "[unit][autograd]") {
   CHECK(error < 1e-8);
   CHECK_FALSE(make_leaf(random({4, 2}, 1)).slice(1, 3).requires_grad());
 }
+
+TEST_CASE("an early gradient uses a fresh buffer and leaves it in time", "[unit][autograd]") {
+  const Tensor w = make_leaf(random({3}, 1));
+  GradSlot& slot = *w.slot();
+  const auto begin = [&] { return slot.begin_early({3}, DType::f64, {}); };
+  const auto value = [&] { return w.grad().data<double>()[1]; };
+
+  auto early = begin();
+  CHECK_FALSE(early->in_place);  // no buffer yet
+  early->value.fill(1.0);
+  CHECK(slot.adopt(*early));  // becomes it
+  CHECK(value() == 1.0);
+
+  early = begin();
+  CHECK_FALSE(early->in_place);  // the buffer is in use
+  early->value.fill(2.0);
+  CHECK_FALSE(slot.adopt(*early));
+
+  slot.fresh = true;
+  early = begin();
+  const auto second = begin();
+  CHECK(early->in_place);
+  CHECK_FALSE(second->in_place);  // taken
+  early->value.fill(3.0);
+  CHECK(slot.adopt(*early));
+  CHECK_FALSE(slot.adopt(*second));
+  CHECK(value() == 3.0);
+
+  slot.fresh = true;
+  early = begin();
+  early->value.fill(4.0);
+  slot.accumulate(Tensor::full({3}, 5.0, DType::f64));
+  CHECK_FALSE(early->in_place);  // moved out
+  CHECK(early->value.data<double>()[1] == 4.0);
+  CHECK(value() == 5.0);
+  CHECK_FALSE(slot.adopt(*early));
+
+  slot.fresh = true;
+  begin();  // forgotten, as when a tape is dropped
+  early = begin();
+  CHECK(early->in_place);
+  early->value.fill(6.0);
+  const auto target = slot.target({3}, DType::f64, {});
+  CHECK_FALSE(target.add);
+  target.tensor.fill(7.0);
+  CHECK(early->value.data<double>()[1] == 6.0);
+  CHECK(value() == 7.0);
+}
