@@ -1,34 +1,17 @@
 #include "models/moe.h"
 
-#include "framework/core/philox.h"
 #include "framework/ops/balance_loss.h"
-#include "framework/ops/elementwise.h"
+#include "framework/ops/expert_load.h"
 #include "framework/ops/grouped_matmul.h"
 #include "framework/ops/matmul.h"
 #include "framework/ops/permute.h"
 #include "framework/ops/router.h"
+#include "framework/ops/sequence_share.h"
 #include "framework/ops/swiglu.h"
 #include "models/initialization.h"
 
 namespace fulcrum::models {
 namespace {
-
-// u8 [tokens]: the tokens of a share of sequences, drawn by their content, so that no mesh changes
-// the draw.
-Tensor tokens_of_share(const Tensor& ids, double share) {
-  const std::int64_t rows = ids.dim(0);
-  const std::int64_t length = ids.dim(1);
-  const Tensor chosen = Tensor::zeros({rows * length}, DType::u8);
-  for (std::int64_t r = 0; r < rows; ++r) {
-    const auto* bytes = reinterpret_cast<const char*>(ids.data<std::int32_t>() + r * length);
-    const std::uint64_t content =
-        stream_of({bytes, static_cast<std::size_t>(length) * sizeof(std::int32_t)});
-    if (Random(content, stream_of("undropped sequences")).uniform(0) < share) {
-      chosen.slice(r * length, (r + 1) * length).fill(1);
-    }
-  }
-  return chosen;
-}
 
 ops::RouterOptions router_options(const MoeConfig& config, const ForwardPass& pass) {
   ops::RouterOptions options;
@@ -41,15 +24,9 @@ ops::RouterOptions router_options(const MoeConfig& config, const ForwardPass& pa
   options.group_top2 = config.group_score == GroupScore::top2;
   if (pass.training) options.capacity_factor = config.capacity_factor;
   if (options.capacity_factor > 0.0 && config.undropped_sequences > 0.0) {
-    options.keep = tokens_of_share(pass.batch.ids, config.undropped_sequences);
+    options.keep = ops::tokens_of_share(pass.batch.ids, config.undropped_sequences);
   }
   return options;
-}
-
-void add_counts(const Tensor& total, const Tensor& counts) {
-  for (std::int64_t i = 0; i < total.numel(); ++i) {
-    total.data<std::int64_t>()[i] += counts.data<std::int64_t>()[i];
-  }
 }
 
 }  // namespace
@@ -65,12 +42,12 @@ MoeFeedForward::MoeFeedForward(ParameterStore& store, const std::string& name,
       down_(&store.create(name + ".experts.down.weight", ParameterKind::expert,
                           {config_.routed(), config.width, config_.width()},
                           Initializer::normal(residual_std(config)))),
-      load_(Tensor::zeros({config_.routed()}, DType::i64)) {
+      load_(Tensor::zeros({config_.routed()}, DType::i64, store.device())) {
   if (config_.shared_experts > 0) {
     shared_.emplace(store, name + ".shared", config, config_.shared_experts * config_.width());
   }
   if (config_.balance.bias_rate > 0.0) {
-    bias_ = Tensor::zeros({config_.routed()}, DType::f32);
+    bias_ = Tensor::zeros({config_.routed()}, DType::f32, store.device());
     store.create_buffer(name + ".router.bias", bias_);
   }
 }
@@ -81,7 +58,7 @@ Tensor MoeFeedForward::forward(const Tensor& x, ForwardPass& pass) {
   const Tensor logits = ops::linear(tokens, router_.weight().value, ops::MatmulPrecision::f32);
   const ops::Routing routing = ops::route(logits, bias_, router_options(config_, pass));
   if (pass.training) {
-    add_counts(load_, routing.counts);
+    ops::accumulate_counts(load_, routing.counts);
     pass.dropped_slots.push_back(routing.dropped);
     add_balance_losses(logits, routing, x.dim(0), pass);
   }
@@ -89,10 +66,10 @@ Tensor MoeFeedForward::forward(const Tensor& x, ForwardPass& pass) {
   const ops::Permutation order = ops::make_permutation(routing.experts, config_.routed());
   const Tensor gate_up =
       ops::grouped_linear(ops::permute(tokens, order), gate_up_->value, order.offsets);
-  const Tensor outputs = ops::grouped_linear(ops::swiglu(gate_up), down_->value, order.offsets);
-  Tensor y = ops::combine(outputs, routing.weights, order);
-  if (shared_) y = ops::add(y, (*shared_)(tokens));
-  return y.reshape(x.shape());
+  const Tensor outputs = ops::grouped_linear(ops::weighted_swiglu(gate_up, routing.weights, order),
+                                             down_->value, order.offsets);
+  const Tensor shared = shared_ ? (*shared_)(tokens) : Tensor();
+  return ops::combine(outputs, order, shared).reshape(x.shape());
 }
 
 // Loss terms of the global batch use counts over all ranks and the step's micro-batches so far:
@@ -110,23 +87,26 @@ void MoeFeedForward::add_balance_losses(const Tensor& logits, const ops::Routing
   const double share = static_cast<double>(tokens) * pass.token_weight;
   const bool sigmoid = config_.score == RouterScore::sigmoid;
   if (by_load) {
-    const Tensor groups =
-        ops::group_token_counts(routing.experts, config_.routed(), config_.groups);
-    const LoadStatistics::Counts counted = global ? statistics_.add(routing.counts, groups, pass)
-                                                  : LoadStatistics::Counts{routing.counts, groups};
+    Tensor groups;
+    if (balance.communication_loss > 0.0) {
+      groups = ops::group_token_counts(routing.experts, config_.routed(), config_.groups);
+    }
+    LoadStatistics::Counts counted{routing.counts, groups, 1.0};
+    if (global) counted = statistics_.add(routing.counts, groups, pass);
+    const double weight = share * counted.scale;
     const Tensor scores = sigmoid ? ops::normalize_scores(routing.scores) : routing.scores;
     if (balance.expert_loss > 0.0) {
       pass.auxiliary.push_back(ops::expert_balance_loss(scores, counted.experts, config_.active(),
-                                                        tokens, share * balance.expert_loss));
+                                                        tokens, weight * balance.expert_loss));
     }
     if (balance.device_loss > 0.0) {
       pass.auxiliary.push_back(ops::device_balance_loss(scores, counted.experts, config_.active(),
                                                         config_.groups, tokens,
-                                                        share * balance.device_loss));
+                                                        weight * balance.device_loss));
     }
     if (balance.communication_loss > 0.0) {
       pass.auxiliary.push_back(ops::communication_balance_loss(
-          scores, counted.groups, config_.top_groups, tokens, share * balance.communication_loss));
+          scores, counted.groups, config_.top_groups, tokens, weight * balance.communication_loss));
     }
   }
   // Means over sequences and tokens: sums of the ranks' parts in either scope.
@@ -147,19 +127,9 @@ void MoeFeedForward::begin_step() {
   statistics_.clear();
 }
 
-void MoeFeedForward::update_bias(const std::vector<std::int64_t>& global_load) {
+void MoeFeedForward::update_bias(const Tensor& global_load) {
   if (!bias_.defined()) return;
-  std::int64_t total = 0;
-  for (const std::int64_t load : global_load) total += load;
-  const auto experts = static_cast<std::int64_t>(global_load.size());
-  float* bias = bias_.data<float>();
-  for (std::int64_t i = 0; i < experts; ++i) {
-    // load against the mean, without rounding: load · experts against the total
-    const std::int64_t excess = global_load[i] * experts - total;
-    if (excess != 0)
-      bias[i] +=
-          static_cast<float>(excess < 0 ? config_.balance.bias_rate : -config_.balance.bias_rate);
-  }
+  ops::follow_load(bias_, global_load.to(bias_.device()), config_.balance.bias_rate);
 }
 
 }  // namespace fulcrum::models

@@ -5,12 +5,11 @@
 //
 // with g from the router (framework/ops/router.h). Experts are stacked: gate_up [experts, 2·w,
 // width], down [experts, width, w]. Balancing: losses over the statistics of the global batch, or a
-// selection bias that follows the load (no loss).
+// selection bias that follows the load (no loss). Load and bias live where the model computes.
 
 #include <cstdint>
 #include <optional>
 #include <string>
-#include <vector>
 
 #include "framework/ops/router.h"
 #include "models/feed_forward.h"
@@ -28,8 +27,9 @@ class MoeFeedForward : public FeedForward {
   // Forgets the load; called before the first micro-batch of a step.
   void begin_step();
   // Auxiliary-loss-free balancing (DeepSeek-V3 section 2.1.2): b_i ± rate for experts below / above
-  // the mean of global_load, the load of the step summed over ranks.
-  void update_bias(const std::vector<std::int64_t>& global_load);
+  // the mean of global_load, the load of the step summed over ranks: i64, an element for each
+  // expert, on any device.
+  void update_bias(const Tensor& global_load);
   std::int64_t experts() const { return config_.routed(); }
 
  private:

@@ -5,6 +5,7 @@
 #include "apps/bench/inputs.h"
 #include "framework/autograd/tape.h"
 #include "framework/ops/attention.h"
+#include "framework/ops/balance_loss.h"
 #include "framework/ops/cross_entropy.h"
 #include "framework/ops/dse_gate.h"
 #include "framework/ops/embedding.h"
@@ -178,7 +179,9 @@ std::vector<BenchCase> expert_cases(const Bench& b) {
   options.top_k = b.s.top_k;
   const ops::Routing routing = ops::route(logits.value, {}, options);
   const ops::Permutation order = ops::make_permutation(routing.experts, b.s.experts);
+  const BenchInput weights = {routing.weights.detach(), BenchInput::Kind::activation};
   const double row = b.bytes(static_cast<double>(b.s.tokens * b.s.width));
+  const double hidden = b.bytes(static_cast<double>(rows * b.s.expert_width));
   const double scores = 4.0 * static_cast<double>(logits.value.numel());
   const auto k = static_cast<double>(b.s.top_k);
   return {{"route",
@@ -187,11 +190,19 @@ std::vector<BenchCase> expert_cases(const Bench& b) {
            [options](const Tensors& x) { return Tensors{ops::route(x[0], {}, options).weights}; },
            {0.0, 2.0 * scores},
            {0.0, 2.0 * scores}},
+          {"expert_balance_loss",
+           text({b.s.tokens, b.s.experts}),
+           {logits},
+           [counts = routing.counts, n = b.s.tokens, k = b.s.top_k](const Tensors& x) {
+             return Tensors{ops::expert_balance_loss(x[0], counts, k, n)};
+           },
+           {0.0, scores},
+           {0.0, scores}},
           {"make_permutation",
            text({b.s.tokens, b.s.top_k}),
            {},
            [experts = routing.experts, count = b.s.experts](const Tensors&) {
-             return Tensors{ops::make_permutation(experts, count).token};
+             return Tensors{ops::make_permutation(experts, count).source};
            },
            {0.0, 20.0 * static_cast<double>(rows)},
            {}},
@@ -201,13 +212,19 @@ std::vector<BenchCase> expert_cases(const Bench& b) {
            [order](const Tensors& x) { return Tensors{ops::permute(x[0], order)}; },
            {0.0, (1.0 + k) * row},
            {0.0, (1.0 + k) * row}},
+          {"weighted_swiglu",
+           text({rows, 2 * b.s.expert_width}),
+           {b.activation({rows, 2 * b.s.expert_width}, 3), weights},
+           [order](const Tensors& x) { return Tensors{ops::weighted_swiglu(x[0], x[1], order)}; },
+           {0.0, 3.0 * hidden},
+           {0.0, 5.0 * hidden}},
+          // with the shared experts' output
           {"combine",
            text({rows, b.s.width}),
-           {b.activation({rows, b.s.width}, 3),
-            {routing.weights.detach(), BenchInput::Kind::activation}},
-           [order](const Tensors& x) { return Tensors{ops::combine(x[0], x[1], order)}; },
-           {0.0, (1.0 + k) * row},
-           {0.0, (1.0 + 2.0 * k) * row}}};
+           {b.activation({rows, b.s.width}, 4), b.activation({b.s.tokens, b.s.width}, 5)},
+           [order](const Tensors& x) { return Tensors{ops::combine(x[0], order, x[1])}; },
+           {0.0, (2.0 + k) * row},
+           {0.0, (1.0 + k) * row}}};
 }
 
 // Even groups: e of m rows, matrices n x k.
@@ -266,6 +283,12 @@ std::vector<BenchGroup> operator_groups(Device device, DType dtype) {
     groups.push_back({"grouped", [=] { return std::vector{grouped_case(b, 16, 512, 256, 384)}; }});
     return groups;
   }
+  // a small mixture, of many short rows
+  Bench small = b;
+  small.s.tokens = 32768;
+  small.s.width = 384;
+  small.s.expert_width = 128;
+  groups.push_back({"experts", [=] { return expert_cases(small); }});
   // E, rows of a group, N, K: shapes of DeepSeekMoE, of a wide and of a coarse mixture, and of a
   // small model
   for (const auto& [e, m, n, k] : {std::array<std::int64_t, 4>{64, 512, 2816, 2048},

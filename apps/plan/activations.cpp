@@ -73,12 +73,11 @@ void add_experts(const models::ModelConfig& model, Sum& kept) {
   if (balance.z_loss > 0) kept.statistic(moe.routed());
   kept.statistic(k);
   kept.tensor(k, kExpert);
-  kept.tensor(k, kIndex);  // token of a slot
-  kept.tensor(k, kIndex);  // slot of a token
+  kept.tensor(k, kIndex);  // slot of a row
+  kept.tensor(k, kIndex);  // row of a slot
   kept.operand(k * model.width, /*kept_too=*/false);
   kept.activation(k * 2 * moe.width());
   kept.operand(k * moe.width(), /*kept_too=*/false);
-  kept.activation(k * model.width);
   const std::int64_t shared = moe.shared_experts * moe.width();
   kept.activation(2 * shared);
   kept.operand(shared, /*kept_too=*/false);
@@ -121,7 +120,8 @@ BlockMemory block_memory(const models::ModelConfig& model, std::int64_t layer, s
     const std::int64_t k = moe.active();
     add_experts(model, feed_forward);
     if (moe.shared_experts > 0) backward.activation(d);
-    backward.activation(k * std::max({d, moe.width(), 2 * moe.width() - d}));
+    // gradients around the second product, or around the activation, whose result is gone by then
+    backward.activation(k * (moe.width() + std::max(d, moe.width())));
     validation.activation(2 * k * moe.width());
     validation.operand(k * moe.width(), /*kept_too=*/true);
     validation.activation(k * d);

@@ -8,7 +8,7 @@
 //   full      (2 h + 2 kv_heads)·dim + h
 //   mla, nsa  see attention_values; counted, not built yet
 //   dense     3 f
-//   experts   k·(2 d + 3 w) + 3 w·shared, E scores and 5 k numbers of the routing
+//   experts   k·(d + 3 w) + 3 w·shared, E scores and 5 k numbers of the routing
 //   memory    d_mem + 4 d·M: memory, key, value, gated value, sum; row ids
 //   mHC       2 M·d with M > 1
 // Beside them, whichever is more:

@@ -87,7 +87,8 @@ Trainer::Trainer(const ExperimentConfig& config, const std::string& config_hash,
       identity_(identify(config, config_hash, data)),
       checkpoints_(config.run_dir + "/checkpoints", config.checkpoint.keep, mesh.world()),
       gradients_(config_, mesh, state_, timer_),
-      optimizer_timer_(state_.store.device()) {
+      optimizer_timer_(state_.store.device()),
+      expert_load_(state_.store.device()) {
   if (!resume.checkpoint.empty() || checkpoints_.exist()) {
     checkpoints_.restore(state_, identity_, resume.checkpoint);
   }
@@ -193,9 +194,11 @@ void Trainer::apply(StepReport& report) {
       config_.model.moe.balance.bias_fraction * static_cast<double>(config_.train.steps);
   if (static_cast<double>(state_.step) >= rest) return;
   const auto& mixtures = state_.model.mixtures();
+  if (config_.model.moe.balance.bias_rate == 0.0 || mixtures.empty()) return;
+  const Tensor& load = expert_load_(report.expert_load);
   for (std::size_t i = 0; i < mixtures.size(); ++i) {
     const auto row = static_cast<std::int64_t>(i);
-    mixtures[i]->update_bias(report.expert_load.slice(row, row + 1).to_vector<std::int64_t>());
+    mixtures[i]->update_bias(load.slice(row, row + 1));
   }
 }
 

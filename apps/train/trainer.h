@@ -15,6 +15,7 @@
 #include "apps/train/training_state.h"
 #include "data/prepared_data.h"
 #include "data/sampler.h"
+#include "framework/core/upload.h"
 #include "framework/optim/schedule.h"
 #include "framework/telemetry/metrics.h"
 #include "framework/telemetry/progress.h"
@@ -86,6 +87,7 @@ class Trainer {
   telemetry::StepTimer timer_;
   GradientStep gradients_;
   telemetry::RegionTimer optimizer_timer_;
+  Upload expert_load_;  // of all mixtures, summed over ranks
   StopSignal stop_;
 };
 

@@ -7,7 +7,7 @@
 // the local part of the sum divided by T: the losses of the ranks add up to the formula, and so do
 // their gradients. With one rank T = n.
 //
-//   counts  i64 or f64 [E]: tokens that selected each expert, over the whole batch
+//   counts  i64 [E]: tokens that selected each expert, over the whole batch
 //   P_i     1/T Σ_t s_ti
 //   f_i     E / (k T) · counts_i          1 for every expert when balanced
 //
@@ -31,8 +31,8 @@ Tensor device_balance_loss(const Tensor& scores, const Tensor& counts, std::int6
                            std::int64_t groups, std::int64_t global_tokens, double weight = 1.0);
 
 // Communication, DeepSeek-V2 eq. 29-31: α Σ_d f''_d P'_d with f''_d = D / (M T) · group_counts_d,
-// for D groups of which a token may use M = top_groups. group_counts: i64 or f64 [D], tokens sent
-// to each group.
+// for D groups of which a token may use M = top_groups. group_counts: i64 [D], tokens sent to each
+// group.
 Tensor communication_balance_loss(const Tensor& scores, const Tensor& group_counts,
                                   std::int64_t top_groups, std::int64_t global_tokens,
                                   double weight = 1.0);

@@ -6,6 +6,8 @@
 
 #include "framework/autograd/tape.h"
 #include "framework/core/vector_math.h"
+#include "framework/ops/dispatch.h"
+#include "framework/ops/router_cuda.h"
 #include "framework/ops/top_k.h"
 
 namespace fulcrum::ops {
@@ -125,15 +127,20 @@ void route_tokens(const Tensor& logits, const float* bias, const RouterOptions& 
   }
 }
 
+// Slots that a group takes.
+std::int64_t capacity_of_group(std::int64_t slots, const RouterOptions& options) {
+  return static_cast<std::int64_t>(std::ceil(options.capacity_factor * static_cast<double>(slots) /
+                                             static_cast<double>(options.groups)));
+}
+
 // Marks the slots beyond each group's capacity; returns their number.
 template <class T>
-std::int64_t drop_lowest(const Tensor& scores, const Tensor& selected, const RouterOptions& options,
-                         const Tensor& experts, const Tensor& weights) {
+std::int64_t drop_lowest(const Tensor& scores, const Tensor& selected, std::int64_t capacity,
+                         const RouterOptions& options, const Tensor& experts,
+                         const Tensor& weights) {
   const std::int64_t count = scores.dim(1);
   const std::int64_t per_group = count / options.groups;
   const std::int64_t slots = selected.numel();
-  const auto capacity = static_cast<std::int64_t>(std::ceil(
-      options.capacity_factor * static_cast<double>(slots) / static_cast<double>(options.groups)));
   const std::int32_t* id = selected.data<std::int32_t>();
   const T* s = scores.data<T>();
   const auto affinity = [&](std::int64_t slot) {
@@ -169,7 +176,7 @@ std::int64_t drop_lowest(const Tensor& scores, const Tensor& selected, const Rou
 template <class T>
 void route_backward(const Tensor& scores, const Tensor& selected, const Tensor& experts,
                     const Tensor& dw, const Tensor& ds, const RouterOptions& options,
-                    const GradSlot::Target& dx) {
+                    const Tensor& dx, bool add) {
   const std::int64_t n = scores.dim(0);
   const std::int64_t count = scores.dim(1);
   const std::int64_t k = options.top_k;
@@ -178,7 +185,7 @@ void route_backward(const Tensor& scores, const Tensor& selected, const Tensor& 
   const std::int32_t* kept = experts.data<std::int32_t>();
   const T* gw = dw.defined() ? dw.data<T>() : nullptr;
   const T* gs = ds.defined() ? ds.data<T>() : nullptr;
-  T* out = dx.tensor.data<T>();
+  T* out = dx.data<T>();
 #pragma omp parallel if (n * count > kParallel)
   {
     std::vector<T> g(count);
@@ -213,7 +220,7 @@ void route_backward(const Tensor& scores, const Tensor& selected, const Tensor& 
       T* target = out + t * count;
       for (std::int64_t e = 0; e < count; ++e) {
         const T d = row[e] * (options.sigmoid ? (T{1} - row[e]) * g[e] : g[e] - mean);
-        target[e] = dx.add ? target[e] + d : d;
+        target[e] = add ? target[e] + d : d;
       }
     }
   }
@@ -223,8 +230,11 @@ void require_options(const Tensor& logits, const Tensor& bias, const RouterOptio
   FULCRUM_REQUIRE(logits.rank() == 2 && logits.dim(1) >= 1,
                   "route: logits must be [n, experts]; got {}", logits.shape());
   const std::int64_t experts = logits.dim(1);
-  FULCRUM_REQUIRE(!bias.defined() || (bias.dtype() == DType::f32 && bias.shape() == Shape{experts}),
-                  "route: bias must be f32 [{}]; got {} {}", experts, bias.dtype(), bias.shape());
+  FULCRUM_REQUIRE(
+      !bias.defined() || (bias.dtype() == DType::f32 && bias.shape() == Shape{experts} &&
+                          bias.device() == logits.device()),
+      "route: bias must be f32 [{}] on {}; got {} {} on {}", experts, logits.device(), bias.dtype(),
+      bias.shape(), bias.device());
   FULCRUM_REQUIRE(o.top_k >= 1 && o.top_k <= experts, "route: top_k must lie in [1, {}]; got {}",
                   experts, o.top_k);
   FULCRUM_REQUIRE(o.groups >= 1 && experts % o.groups == 0,
@@ -248,34 +258,51 @@ Routing route(const Tensor& logits, const Tensor& bias, const RouterOptions& opt
   require_options(logits, bias, options);
   const std::int64_t n = logits.dim(0);
   const std::int64_t count = logits.dim(1);
+  const Device device = logits.device();
   Routing r;
-  r.scores = Tensor::empty(logits.shape(), logits.dtype(), logits.device());
-  r.weights = Tensor::empty({n, options.top_k}, logits.dtype(), logits.device());
-  r.counts = Tensor::zeros({count}, DType::i64);
-  r.dropped = Tensor::zeros({1}, DType::i64);
-  Tensor selected = Tensor::empty({n, options.top_k}, DType::i32);
+  r.scores = Tensor::empty_like(logits);
+  r.weights = Tensor::empty({n, options.top_k}, logits.dtype(), device);
+  const Tensor counters = Tensor::zeros({count + 1}, DType::i64, device);
+  r.counts = counters.slice(0, count);
+  r.dropped = counters.slice(count, count + 1);
+  const Tensor selected = Tensor::empty({n, options.top_k}, DType::i32, device);
   r.experts = selected;
-  dispatch_floating("route", logits.dtype(), [&]<class T>() {
-    route_tokens<T>(logits, bias.defined() ? bias.data<float>() : nullptr, options, r.scores,
-                    selected, r.weights);
-    if (options.capacity_factor > 0.0) {
-      r.experts = selected.clone();
-      r.dropped.data<std::int64_t>()[0] =
-          drop_lowest<T>(r.scores, selected, options, r.experts, r.weights);
-    }
-  });
-  std::int64_t* counts = r.counts.data<std::int64_t>();
-  const std::int32_t* ids = selected.data<std::int32_t>();
-  for (std::int64_t i = 0; i < selected.numel(); ++i) ++counts[ids[i]];
+  const bool dropping = options.capacity_factor > 0.0;
+  const std::int64_t capacity = capacity_of_group(selected.numel(), options);
+  dispatch(
+      "route", logits,
+      [&]<class T>() {
+        route_tokens<T>(logits, bias.defined() ? bias.data<float>() : nullptr, options, r.scores,
+                        selected, r.weights);
+        std::int64_t* counts = r.counts.data<std::int64_t>();
+        const std::int32_t* ids = selected.data<std::int32_t>();
+        for (std::int64_t i = 0; i < selected.numel(); ++i) ++counts[ids[i]];
+        if (!dropping) return;
+        r.experts = selected.clone();
+        r.dropped.data<std::int64_t>()[0] =
+            drop_lowest<T>(r.scores, selected, capacity, options, r.experts, r.weights);
+      },
+      [&] {
+        cuda::route(logits, bias, options, r);
+        if (!dropping) return;
+        r.experts = selected.clone();
+        cuda::drop_lowest(selected, capacity, options, r);
+      });
 
   if (Tape* tape = Tape::recording({logits})) {
     tape->record("route", {logits}, {&r.weights, &r.scores},
                  [scores = r.scores.detach(), selected, experts = r.experts, options](Backward& b) {
-                   const GradSlot::Target dx = b.target(0);
-                   dispatch_floating("route", scores.dtype(), [&]<class T>() {
-                     route_backward<T>(scores, selected, experts, b.grad(0), b.grad(1), options,
-                                       dx);
-                   });
+                   const auto [dx, add] = b.target(0);
+                   dispatch(
+                       "route", scores,
+                       [&]<class T>() {
+                         route_backward<T>(scores, selected, experts, b.grad(0), b.grad(1), options,
+                                           dx, add);
+                       },
+                       [&] {
+                         cuda::route_backward(scores, selected, experts, b.grad(0), b.grad(1),
+                                              options, dx, add);
+                       });
                  });
   }
   return r;

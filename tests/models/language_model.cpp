@@ -225,7 +225,7 @@ TEST_CASE("a selection bias follows the load", "[unit][models]") {
   config.moe.balance.bias_rate = 0.5;
   Harness harness(config);
   MoeFeedForward& moe = *harness.model.mixtures().front();
-  moe.update_bias({0, 4, 2, 2, 2});
+  moe.update_bias(Tensor::from<std::int64_t>({0, 4, 2, 2, 2}, {1, 5}));
   const auto& buffers = harness.store.buffers();
   REQUIRE(buffers.size() == 1);
   CHECK(buffers[0]->name == "blocks.1.feed_forward.router.bias");

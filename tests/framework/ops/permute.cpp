@@ -22,7 +22,7 @@ TEST_CASE("a permutation sorts slots by expert, then token", "[unit][ops]") {
   // Expert 1 is empty; token 2 lost a slot.
   const auto p = ops::make_permutation(ids({2, 0, 0, 3, -1, 2, 3, 2}, {4, 2}), 4);
   CHECK(p.offsets.to_vector<std::int64_t>() == std::vector<std::int64_t>{0, 2, 2, 5, 7});
-  CHECK(p.token.to_vector<std::int64_t>() == std::vector<std::int64_t>{0, 1, 0, 2, 3, 1, 3});
+  CHECK(p.source.to_vector<std::int64_t>() == std::vector<std::int64_t>{1, 2, 0, 5, 7, 3, 6});
   CHECK(p.slot.to_vector<std::int64_t>() == std::vector<std::int64_t>{2, 0, 1, 5, -1, 3, 6, 4});
 }
 
@@ -32,41 +32,43 @@ TEST_CASE("permute and combine move the rows they name", "[unit][ops]") {
   const Tensor rows = ops::permute(x, p);
   REQUIRE(rows.shape() == Shape{5, 3});
   for (std::int64_t r = 0; r < 5; ++r) {
-    const std::int64_t t = p.token.data<std::int64_t>()[r];
+    const std::int64_t t = p.source.data<std::int64_t>()[r] / 2;
     for (std::int64_t i = 0; i < 3; ++i) {
       CHECK(rows.data<double>()[r * 3 + i] == x.data<double>()[t * 3 + i]);
     }
   }
-  // With weights of one, a token comes back times the number of its slots; token 3 has none.
-  const Tensor h = ops::combine(rows, Tensor::full({4, 2}, 1.0, DType::f64), p);
+  // A token comes back times the number of its slots; token 3 has none.
+  const Tensor h = ops::combine(rows, p);
+  const Tensor addend = random({4, 3}, 2);
+  const Tensor sum = ops::combine(rows, p, addend);
   const std::vector<double> kept = {2, 2, 1, 0};
   for (std::int64_t i = 0; i < 12; ++i) {
     CHECK(h.data<double>()[i] == Approx(kept[i / 3] * x.data<double>()[i]));
+    CHECK(sum.data<double>()[i] == Approx(h.data<double>()[i] + addend.data<double>()[i]));
   }
 }
 
 TEST_CASE("permute and combine gradients", "[unit][ops]") {
   const auto p = ops::make_permutation(ids({4, 0, 0, 3, -1, 4, -1, -1, 1, 4}, {5, 2}), 5);
-  const auto layer = [&](const auto& x) { return ops::combine(ops::permute(x[0], p), x[1], p); };
-  CHECK(gradient_error(layer, {random({5, 7}, 1), random({5, 2}, 2)}) < 1e-8);
+  const auto layer = [&](const auto& x) { return ops::combine(ops::permute(x[0], p), p, x[1]); };
+  CHECK(gradient_error(layer, {random({5, 7}, 1), random({5, 7}, 2)}) < 1e-8);
   // Both halves add to a gradient that is there already.
   const auto twice = [&](const auto& x) {
     const Tensor y = ops::permute(x[0], p);
-    return ops::permute(ops::combine(y, x[1], p), p);
+    return ops::permute(ops::combine(y, p, x[0]), p);
   };
-  CHECK(gradient_error(twice, {random({5, 7}, 1), random({5, 2}, 2)}) < 1e-8);
+  CHECK(gradient_error(twice, {random({5, 7}, 1)}) < 1e-8);
   const auto shared = [&](const auto& x) {
-    const Tensor h = ops::combine(x[0], x[1], p);
-    return ops::combine(ops::permute(h, p), x[1], p);
+    const Tensor h = ops::combine(x[0], p);
+    return ops::combine(ops::permute(h, p), p, ops::combine(x[0], p));
   };
-  CHECK(gradient_error(shared, {random({7, 3}, 3), random({5, 2}, 4)}) < 1e-8);
+  CHECK(gradient_error(shared, {random({7, 3}, 3)}) < 1e-8);
 }
 
 TEST_CASE("gradients of permute and combine add to what a leaf holds", "[unit][ops]") {
   const auto p = ops::make_permutation(ids({1, 0, -1, 1}, {2, 2}), 2);
   const Tensor x = make_leaf(random({2, 5}, 1));
   const Tensor y = make_leaf(random({3, 5}, 2));
-  const Tensor w = random({2, 2}, 3);
   std::vector<double> first_x, first_y;
   for (int pass = 1; pass <= 2; ++pass) {
     Tape tape;
@@ -74,7 +76,7 @@ TEST_CASE("gradients of permute and combine add to what a leaf holds", "[unit][o
     {
       Tape::Scope recording(tape);
       rows = ops::permute(x, p);
-      h = ops::combine(y, w, p);
+      h = ops::combine(y, p);
     }
     tape.backward({rows, h}, {random({3, 5}, 4), random({2, 5}, 5)});
     if (pass == 1) {
@@ -95,11 +97,10 @@ TEST_CASE("permute and combine accept no tokens and no rows", "[unit][ops]") {
   CHECK(none.offsets.to_vector<std::int64_t>() == std::vector<std::int64_t>{0, 0, 0, 0});
   const Tensor rows = ops::permute(Tensor::empty({0, 4}, DType::f32), none);
   CHECK(rows.shape() == Shape{0, 4});
-  CHECK(ops::combine(rows, Tensor::empty({0, 2}, DType::f32), none).shape() == Shape{0, 4});
+  CHECK(ops::combine(rows, none).shape() == Shape{0, 4});
 
   const auto dropped = ops::make_permutation(ids({-1, -1}, {2, 1}), 3);
-  const Tensor h = ops::combine(Tensor::empty({0, 2}, DType::f64),
-                                Tensor::full({2, 1}, 1.0, DType::f64), dropped);
+  const Tensor h = ops::combine(Tensor::empty({0, 2}, DType::f64), dropped);
   CHECK(h.to_vector<double>() == std::vector<double>{0, 0, 0, 0});
 }
 
@@ -109,22 +110,20 @@ TEST_CASE("combine gives the same bits for any number of threads", "[unit][ops]"
   for (std::int64_t i = 0; i < n * k; ++i) chosen.push_back(static_cast<std::int32_t>(i * 7 % 13));
   const auto p = ops::make_permutation(ids(chosen, {n, k}), 13);
   const Tensor x = random({n, d}, 1).to(DType::f32);
-  const Tensor w = random({n, k}, 2).to(DType::f32);
+  const Tensor addend = random({n, d}, 2).to(DType::f32);
   const int threads = omp_get_max_threads();
   const auto run = [&](int count) {
     omp_set_num_threads(count);
     const Tensor leaf = make_leaf(x);
-    const Tensor weight = make_leaf(w);
     Tape tape;
     Tensor h;
     {
       Tape::Scope recording(tape);
-      h = ops::combine(ops::permute(leaf, p), weight, p);
+      h = ops::combine(ops::permute(leaf, p), p, addend);
     }
     tape.backward(h, x);
     auto bits = h.to_vector<float>();
     for (const float g : leaf.grad().to_vector<float>()) bits.push_back(g);
-    for (const float g : weight.grad().to_vector<float>()) bits.push_back(g);
     return bits;
   };
   CHECK(run(1) == run(3));
@@ -140,8 +139,8 @@ TEST_CASE("permute and combine refuse wrong arguments", "[unit][ops]") {
   CHECK_THROWS_AS(ops::permute(random({3, 4}, 1), p), ArgumentError);
   CHECK_THROWS_AS(ops::permute(random({2, 4}, 1), ops::Permutation{}), ArgumentError);
   CHECK_THROWS_AS(ops::permute(Tensor::zeros({2, 4}, DType::bf16), p), ArgumentError);
-  CHECK_THROWS_AS(ops::combine(random({3, 4}, 1), random({2, 2}, 2), p), ArgumentError);
-  CHECK_THROWS_AS(ops::combine(random({4, 4}, 1), random({2, 3}, 2), p), ArgumentError);
-  CHECK_THROWS_AS(ops::combine(random({4, 4}, 1), random({2, 2}, 2).to(DType::f32), p),
+  CHECK_THROWS_AS(ops::combine(random({3, 4}, 1), p), ArgumentError);
+  CHECK_THROWS_AS(ops::combine(random({4, 4}, 1), p, random({2, 3}, 2)), ArgumentError);
+  CHECK_THROWS_AS(ops::combine(random({4, 4}, 1), p, random({2, 4}, 2).to(DType::f32)),
                   ArgumentError);
 }

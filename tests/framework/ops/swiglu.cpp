@@ -35,8 +35,39 @@ TEST_CASE("swiglu gradients", "[unit][ops]") {
                        {random({3, 4}, 1)}) < 1e-8);
 }
 
+TEST_CASE("weighted swiglu weighs the rows of slots", "[unit][ops]") {
+  // Token 1 lost a slot.
+  const Permutation p =
+      make_permutation(Tensor::from<std::int32_t>({2, 0, -1, 0, 1, 2}, {3, 2}), 3);
+  REQUIRE(p.rows() == 5);
+  const Tensor x = random({5, 6}, 1);
+  const Tensor w = random({3, 2}, 2);
+  const Tensor plain = swiglu(x);
+  const Tensor y = weighted_swiglu(x, w, p);
+  for (std::int64_t r = 0; r < 5; ++r) {
+    const double weight = w.data<double>()[p.source.data<std::int64_t>()[r]];
+    for (std::int64_t i = 0; i < 3; ++i) {
+      CHECK(y.data<double>()[r * 3 + i] == Approx(weight * plain.data<double>()[r * 3 + i]));
+    }
+  }
+  const auto f = [&](const auto& in) { return weighted_swiglu(in[0], in[1], p); };
+  CHECK(gradient_error(f, {x, w}) < 1e-8);
+  // alone, and added to what is there
+  CHECK(gradient_error([&](const auto& in) { return weighted_swiglu(x, in[0], p); }, {w}) < 1e-8);
+  CHECK(gradient_error([&](const auto& in) { return add(f(in), f(in)); }, {x, w}) < 1e-8);
+  const Permutation none = make_permutation(Tensor::full({2, 1}, -1, DType::i32), 3);
+  CHECK(gradient_error([&](const auto& in) { return weighted_swiglu(in[0], in[1], none); },
+                       {random({0, 6}, 1), random({2, 1}, 2)}) < 1e-8);
+}
+
 TEST_CASE("swiglu refuses what does not fit", "[unit][ops]") {
   CHECK_THROWS_AS(swiglu(random({3, 5}, 1)), ArgumentError);
   CHECK_THROWS_AS(swiglu(random({4}, 1)), ArgumentError);
   CHECK_THROWS_AS(swiglu(Tensor::zeros({2, 4}, DType::i32)), ArgumentError);
+  const Permutation p = make_permutation(Tensor::from<std::int32_t>({1, 0}, {2, 1}), 2);
+  CHECK_THROWS_AS(weighted_swiglu(random({3, 4}, 1), random({2, 1}, 2), p), ArgumentError);
+  CHECK_THROWS_AS(weighted_swiglu(random({2, 4}, 1), random({1, 2}, 2), p), ArgumentError);
+  CHECK_THROWS_AS(weighted_swiglu(random({2, 4}, 1), random({2, 1}, 2).to(DType::f32), p),
+                  ArgumentError);
+  CHECK_THROWS_AS(weighted_swiglu(random({2, 4}, 1), random({2, 1}, 2), {}), ArgumentError);
 }
