@@ -159,20 +159,34 @@ Request start_all_reduce(std::shared_ptr<Group> group, Tensor owner, void* data,
   return start(std::move(group), "all_reduce", bytes, {scatter, gather});
 }
 
-Request start_reduce_scatter(std::shared_ptr<Group> group, Tensor x, Tensor out, Counts counts) {
-  const Pieces pieces(*group, std::move(counts), x.dtype());
+Request start_reduce_scatter(std::shared_ptr<Group> group, std::vector<RankParts> list) {
+  std::vector<Pieces> pieces;
+  std::int64_t bytes = 0;
+  for (const RankParts& part : list) {
+    pieces.emplace_back(*group, part.counts, part.x.dtype());
+    bytes += part.x.bytes();
+  }
   const Stage scatter = [=](Operation& operation) {
-    scatter_pieces(operation, pieces, x.raw(), size_of(x.dtype()));
+    for (std::size_t i = 0; i < list.size(); ++i) {
+      scatter_pieces(operation, pieces[i], list[i].x.raw(), size_of(list[i].x.dtype()));
+    }
   };
   const Stage reduce = [=](Operation& operation) {
-    reduce_piece(operation.group(), pieces, x.raw(), out.raw(), x.dtype(), Reduce::sum);
+    for (std::size_t i = 0; i < list.size(); ++i) {
+      reduce_piece(operation.group(), pieces[i], list[i].x.raw(), list[i].out.raw(),
+                   list[i].x.dtype(), Reduce::sum);
+    }
   };
-  return start(std::move(group), "reduce_scatter", x.bytes(), {scatter, reduce});
+  return start(std::move(group), "reduce_scatter", bytes, {scatter, reduce});
 }
 
-Request start_all_gather(std::shared_ptr<Group> group, Tensor x, Tensor out, Counts bytes) {
-  return start(std::move(group), "all_gather", out.bytes(), {[=](Operation& operation) {
-                 gather_pieces(operation, x.raw(), out.raw(), bytes);
+Request start_all_gather(std::shared_ptr<Group> group, std::vector<RankParts> list) {
+  std::int64_t bytes = 0;
+  for (const RankParts& part : list) bytes += part.out.bytes();
+  return start(std::move(group), "all_gather", bytes, {[list](Operation& operation) {
+                 for (const RankParts& part : list) {
+                   gather_pieces(operation, part.x.raw(), part.out.raw(), part.counts);
+                 }
                }});
 }
 

@@ -18,12 +18,18 @@ Request start_broadcast(std::shared_ptr<Group> group, Tensor owner, void* data, 
                         int root);
 Request start_all_reduce(std::shared_ptr<Group> group, Tensor owner, void* data, std::int64_t count,
                          DType dtype, Reduce op);
-// counts: elements of each rank.
-Request start_reduce_scatter(std::shared_ptr<Group> group, Tensor x, Tensor out,
-                             std::vector<std::int64_t> counts);
-// Bytes of each rank. These two also serve a group of one.
-Request start_all_gather(std::shared_ptr<Group> group, Tensor x, Tensor out,
-                         std::vector<std::int64_t> bytes);
+
+// A tensor that the ranks divide: the whole of it, this rank's part, and how much each rank has.
+// The part may be the whole's own memory.
+struct RankParts {
+  Tensor x;    // what is read: the whole to scatter, the part to gather
+  Tensor out;  // what is written: the part, or the whole
+  std::vector<std::int64_t> counts;
+};
+// Several at once. counts: elements.
+Request start_reduce_scatter(std::shared_ptr<Group> group, std::vector<RankParts> list);
+// counts: bytes. These two also serve a group of one.
+Request start_all_gather(std::shared_ptr<Group> group, std::vector<RankParts> list);
 Request start_all_to_all(std::shared_ptr<Group> group, Tensor x,
                          std::vector<std::int64_t> send_bytes, Tensor out,
                          std::vector<std::int64_t> receive_bytes);

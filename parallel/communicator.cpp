@@ -5,6 +5,7 @@
 #include <numeric>
 
 #include "parallel/collectives.h"
+#include "parallel/device_collectives.h"
 #include "parallel/mpi_check.h"
 #include "parallel/operation.h"
 #include "parallel/watchdog.h"
@@ -38,12 +39,41 @@ Shape with_rows(const Tensor& x, std::int64_t rows) {
 
 void require_rows(const char* op, const Communicator& comm, const Tensor& x, std::int64_t rows,
                   std::span<const std::int64_t> counts) {
-  FULCRUM_REQUIRE(x.rank() >= 1 && x.device().is_cpu(),
-                  "{}: a host tensor with at least one dimension; got {} on {}", op, x.shape(),
-                  x.device());
+  FULCRUM_REQUIRE(x.rank() >= 1, "{}: at least one dimension; got {}", op, x.shape());
   FULCRUM_REQUIRE(static_cast<int>(counts.size()) == comm.size(),
                   "{}: one count for each of {} ranks; got {}", op, comm.size(), counts.size());
   FULCRUM_REQUIRE(x.dim(0) == rows, "{}: the counts sum to {} rows; got {}", op, rows, x.shape());
+}
+
+void require_summable(const char* op, const Tensor& x) {
+  const DType dtype = x.dtype();
+  const bool anywhere = dtype == DType::f32 || dtype == DType::f64 || dtype == DType::i64;
+  const bool on_gpu = dtype == DType::bf16 || dtype == DType::i32 || dtype == DType::u8;
+  FULCRUM_REQUIRE(anywhere || (on_gpu && x.device().is_cuda()),
+                  "{}: f32, f64 or i64, on a GPU also bf16, i32 or u8; got {} {} on {}", op, dtype,
+                  x.shape(), x.device());
+}
+
+void require_pair(const char* op, const Tensor& x, const Tensor& out) {
+  FULCRUM_REQUIRE(
+      x.dtype() == out.dtype() && x.device() == out.device() && row_bytes(x) == row_bytes(out),
+      "{}: rows of {} {} on {} into {} {} on {}", op, x.dtype(), x.shape(), x.device(), out.dtype(),
+      out.shape(), out.device());
+}
+
+// The collective where the tensor lies.
+template <class Host, class Gpu>
+Request start_where(const Tensor& x, Host&& host, [[maybe_unused]] Gpu&& gpu) {
+  if constexpr (kBuiltWithCuda) {
+    if (x.device().is_cuda()) return gpu();
+  }
+  return host();
+}
+
+// This rank's rows of a tensor that the ranks divide.
+Tensor own_rows(const Tensor& x, std::span<const std::int64_t> rows, int rank) {
+  const std::int64_t first = total(rows.first(static_cast<std::size_t>(rank)));
+  return x.slice(first, first + rows[static_cast<std::size_t>(rank)]);
 }
 
 std::vector<std::int64_t> times(std::span<const std::int64_t> rows, std::int64_t factor) {
@@ -88,10 +118,10 @@ void Communicator::barrier() const {
 
 Request Communicator::all_reduce_async(const Tensor& x, Reduce op) const {
   if (alone() || x.numel() == 0) return {};
-  FULCRUM_REQUIRE(x.dtype() == DType::f32 || x.dtype() == DType::f64 || x.dtype() == DType::i64,
-                  "all_reduce: f32, f64 or i64; got {} {}", x.dtype(), x.shape());
-  FULCRUM_REQUIRE(x.device().is_cpu(), "all_reduce: a host tensor; got one on {}", x.device());
-  return start_all_reduce(group_, x.detach(), x.raw(), x.numel(), x.dtype(), op);
+  require_summable("all_reduce", x);
+  return start_where(
+      x, [&] { return start_all_reduce(group_, x.detach(), x.raw(), x.numel(), x.dtype(), op); },
+      [&] { return cuda::all_reduce(group_, x.detach(), op); });
 }
 
 template <class T>
@@ -124,20 +154,38 @@ bool Communicator::any(bool flag) const { return max(std::int64_t{flag}) != 0; }
 
 Tensor Communicator::reduce_scatter(const Tensor& x, std::span<const std::int64_t> rows) const {
   require_rows("reduce_scatter", *this, x, total(rows), rows);
-  FULCRUM_REQUIRE(x.dtype() == DType::f32 || x.dtype() == DType::f64 || x.dtype() == DType::i64,
-                  "reduce_scatter: f32, f64 or i64; got {} {}", x.dtype(), x.shape());
+  require_summable("reduce_scatter", x);
   if (alone()) return x.clone();
-  const Tensor out = Tensor::empty(with_rows(x, rows[rank()]), x.dtype());
-  start_reduce_scatter(group_, x.detach(), out, times(rows, row_bytes(x) / size_of(x.dtype())))
+  const Tensor out = Tensor::empty(with_rows(x, rows[rank()]), x.dtype(), x.device());
+  const std::vector<RankParts> list = {
+      {x.detach(), out, times(rows, row_bytes(x) / size_of(x.dtype()))}};
+  start_where(
+      x, [&] { return start_reduce_scatter(group_, list); },
+      [&] { return cuda::reduce_scatter(group_, list); })
       .wait();
   return out;
+}
+
+Request Communicator::reduce_scatter_async(const std::vector<RankRows>& list) const {
+  if (alone() || list.empty()) return {};
+  std::vector<RankParts> parts;
+  for (const auto& [x, rows] : list) {
+    require_rows("reduce_scatter", *this, x, total(rows), rows);
+    require_summable("reduce_scatter", x);
+    parts.push_back(
+        {x.detach(), own_rows(x, rows, rank()), times(rows, row_bytes(x) / size_of(x.dtype()))});
+  }
+  return start_where(
+      list[0].tensor, [&] { return start_reduce_scatter(group_, parts); },
+      [&] { return cuda::reduce_scatter(group_, parts); });
 }
 
 Request Communicator::broadcast_async(const Tensor& x, int root) const {
   FULCRUM_REQUIRE(0 <= root && root < size(), "broadcast: root {} of {} ranks", root, size());
   if (alone() || x.numel() == 0) return {};
-  FULCRUM_REQUIRE(x.device().is_cpu(), "broadcast: a host tensor; got one on {}", x.device());
-  return start_broadcast(group_, x.detach(), x.raw(), x.bytes(), root);
+  return start_where(
+      x, [&] { return start_broadcast(group_, x.detach(), x.raw(), x.bytes(), root); },
+      [&] { return cuda::broadcast(group_, x.detach(), root); });
 }
 
 std::string Communicator::broadcast(const std::string& text, int root) const {
@@ -154,15 +202,33 @@ std::string Communicator::broadcast(const std::string& text, int root) const {
 Request Communicator::all_gather_async(const Tensor& x, std::span<const std::int64_t> rows,
                                        const Tensor& out) const {
   require_rows("all_gather", *this, out, total(rows), rows);
-  FULCRUM_REQUIRE(x.dtype() == out.dtype() && x.shape() == with_rows(out, rows[rank()]),
-                  "all_gather: {} {} does not give {} rows of {} {}", x.dtype(), x.shape(),
-                  rows[rank()], out.dtype(), out.shape());
-  return start_all_gather(group_, x.detach(), out.detach(), times(rows, row_bytes(out)));
+  require_rows("all_gather", *this, x, rows[rank()], rows);
+  require_pair("all_gather", x, out);
+  if (alone()) {
+    if (x.raw() != out.raw()) out.copy_from(x);
+    return {};
+  }
+  const std::vector<RankParts> list = {{x.detach(), out.detach(), times(rows, row_bytes(out))}};
+  return start_where(
+      out, [&] { return start_all_gather(group_, list); },
+      [&] { return cuda::all_gather(group_, list); });
+}
+
+Request Communicator::all_gather_async(const std::vector<RankRows>& list) const {
+  if (alone() || list.empty()) return {};
+  std::vector<RankParts> parts;
+  for (const auto& [x, rows] : list) {
+    require_rows("all_gather", *this, x, total(rows), rows);
+    parts.push_back({own_rows(x, rows, rank()), x.detach(), times(rows, row_bytes(x))});
+  }
+  return start_where(
+      list[0].tensor, [&] { return start_all_gather(group_, parts); },
+      [&] { return cuda::all_gather(group_, parts); });
 }
 
 Tensor Communicator::all_gather(const Tensor& x, std::span<const std::int64_t> rows) const {
   FULCRUM_REQUIRE(x.rank() >= 1, "all_gather: at least one dimension; got {}", x.shape());
-  const Tensor out = Tensor::empty(with_rows(x, total(rows)), x.dtype());
+  const Tensor out = Tensor::empty(with_rows(x, total(rows)), x.dtype(), x.device());
   all_gather_async(x, rows, out).wait();
   return out;
 }
@@ -181,20 +247,25 @@ Request Communicator::all_to_all_async(const Tensor& x, std::span<const std::int
                                        std::span<const std::int64_t> receive_rows) const {
   require_rows("all_to_all", *this, x, total(send_rows), send_rows);
   require_rows("all_to_all", *this, out, total(receive_rows), receive_rows);
-  FULCRUM_REQUIRE(x.dtype() == out.dtype() && row_bytes(x) == row_bytes(out),
-                  "all_to_all: rows of {} {} into {} {}", x.dtype(), x.shape(), out.dtype(),
-                  out.shape());
+  require_pair("all_to_all", x, out);
   FULCRUM_REQUIRE(send_rows[rank()] == receive_rows[rank()],
                   "all_to_all: rank {} sends itself {} rows and receives {}", rank(),
                   send_rows[rank()], receive_rows[rank()]);
-  return start_all_to_all(group_, x.detach(), times(send_rows, row_bytes(x)), out.detach(),
-                          times(receive_rows, row_bytes(out)));
+  if (alone()) {
+    out.copy_from(x);
+    return {};
+  }
+  const std::vector<std::int64_t> sent = times(send_rows, row_bytes(x));
+  const std::vector<std::int64_t> received = times(receive_rows, row_bytes(out));
+  return start_where(
+      x, [&] { return start_all_to_all(group_, x.detach(), sent, out.detach(), received); },
+      [&] { return cuda::all_to_all(group_, x.detach(), sent, out.detach(), received); });
 }
 
 Tensor Communicator::all_to_all(const Tensor& x, std::span<const std::int64_t> send_rows,
                                 std::span<const std::int64_t> receive_rows) const {
   FULCRUM_REQUIRE(x.rank() >= 1, "all_to_all: at least one dimension; got {}", x.shape());
-  const Tensor out = Tensor::empty(with_rows(x, total(receive_rows)), x.dtype());
+  const Tensor out = Tensor::empty(with_rows(x, total(receive_rows)), x.dtype(), x.device());
   all_to_all_async(x, send_rows, out, receive_rows).wait();
   return out;
 }

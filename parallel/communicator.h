@@ -1,5 +1,6 @@
 #pragma once
-// Collectives over a group of ranks, for tensors in host memory.
+// Collectives over a group of ranks: over MPI for tensors in host memory, through NCCL for tensors
+// on this process's GPU.
 //
 // Every rank of the group joins every collective in the same order, also ranks that have nothing to
 // give. With one rank a collective returns at once and MPI is not touched. The _async forms return
@@ -13,6 +14,15 @@
 // the order, by message and group size), therefore sums are formed here: pieces are exchanged
 // directly, summed by their owner and sent round, which moves 2 (p − 1) / p of the data per rank
 // like a ring. Small ones are gathered and summed everywhere.
+//
+// On a GPU a collective starts after what the compute stream has so far, runs beside it on a stream
+// of its own, and Request::wait makes the compute stream, not the host, wait for its end; all of
+// this may be captured in a CUDA graph once the group has been used before. Groups of the same
+// ranks share one NCCL communicator, so all ranks start their collectives on device memory in the
+// same order even where these belong to different groups of the same ranks. NCCL adds in an order
+// of its own, which depends on the group, the operation, its length and the place of an element in
+// it: all ranks get the same bits, the same in every run, but not those of the CPU or of another
+// cut. Where ranks share a GPU, UserError is thrown.
 //
 // Lengths are 64-bit. FULCRUM_REQUIRE errors name the collective and the shapes.
 
@@ -29,7 +39,13 @@ namespace fulcrum::parallel {
 
 struct Group;
 
-enum class Reduce : std::uint8_t { sum, max };  // a NaN wins a max
+enum class Reduce : std::uint8_t { sum, max };  // a NaN wins a max (in host memory)
+
+// How ranks divide a tensor: in rank order, rank r has rows[r] rows of it.
+struct RankRows {
+  Tensor tensor;
+  std::vector<std::int64_t> rows;
+};
 
 class Communicator {
  public:
@@ -49,7 +65,7 @@ class Communicator {
 
   void barrier() const;
 
-  // In place; f32, f64, i64.
+  // In place; f32, f64, i64; on a GPU also bf16, i32, u8.
   void all_reduce(const Tensor& x, Reduce op = Reduce::sum) const {
     all_reduce_async(x, op).wait();
   }
@@ -67,8 +83,11 @@ class Communicator {
   bool any(bool flag) const;
 
   // Rows of x (leading dimension) are summed over the ranks, and rank r keeps its `rows[r]` rows of
-  // the result, in rank order; Σ rows = x.dim(0). Returns [rows[rank], …]. f32, f64, i64.
+  // the result, in rank order; Σ rows = x.dim(0). Returns [rows[rank], …]. dtypes of all_reduce.
   Tensor reduce_scatter(const Tensor& x, std::span<const std::int64_t> rows) const;
+  // In place and of several tensors at once: each rank's rows become sums over the ranks, and its
+  // other rows are left in pieces.
+  [[nodiscard]] Request reduce_scatter_async(const std::vector<RankRows>& list) const;
 
   // Of root, to all. Any dtype.
   void broadcast(const Tensor& x, int root) const { broadcast_async(x, root).wait(); }
@@ -80,6 +99,8 @@ class Communicator {
   [[nodiscard]] Request all_gather_async(const Tensor& x, std::span<const std::int64_t> rows,
                                          const Tensor& out) const;
   Tensor all_gather(const Tensor& x, std::span<const std::int64_t> rows) const;
+  // In place and of several tensors at once: each rank's rows go to all.
+  [[nodiscard]] Request all_gather_async(const std::vector<RankRows>& list) const;
   // Every rank gives a tensor of the same shape [n, …]. Returns [size · n, …].
   Tensor all_gather(const Tensor& x) const;
   std::vector<std::int64_t> all_gather(std::int64_t value) const;

@@ -11,49 +11,54 @@ namespace {
 
 constexpr std::int64_t kAlignment = 64;  // bytes between the starts of gradients, for vector loads
 
-std::int64_t padded(const Tensor& value) {
-  const std::int64_t elements = kAlignment / size_of(value.dtype());
+std::int64_t padded(const Tensor& value, DType gradient) {
+  const std::int64_t elements = kAlignment / size_of(gradient);
   return (value.numel() + elements - 1) / elements * elements;
 }
 
 }  // namespace
 
-GradientReducer::GradientReducer(const ParameterStore& store, const Mesh& mesh, double bucket_mib)
+GradientReducer::GradientReducer(const ParameterStore& store, const Mesh& mesh, double bucket_mib,
+                                 const OptimizerSharding* sharding)
     : store_(store),
+      sharding_(sharding),
       dense_group_(mesh.data().duplicate("data (gradients)")),
       expert_group_(mesh.expert_data().duplicate("expert data (gradients)")) {
   FULCRUM_REQUIRE(bucket_mib > 0, "gradient reducer: buckets must be larger than {} MiB",
                   bucket_mib);
   const auto limit = static_cast<std::int64_t>(std::ceil(bucket_mib * 1024 * 1024));
+  // One bucket at a time is open of each sort: experts or not, divided or not.
   struct Open {
     std::vector<const Parameter*> parameters;
     std::int64_t bytes = 0;
   };
-  Open dense;
-  Open expert;
+  Open open[2][2];
   const auto& all = store.parameters();
   for (auto it = all.rbegin(); it != all.rend(); ++it) {
     const Parameter& parameter = **it;
     if (parameter.kind == ParameterKind::table || parameter.value.numel() == 0) continue;
-    const bool is_expert = parameter.kind == ParameterKind::expert;
-    Open& open = is_expert ? expert : dense;
-    open.parameters.push_back(&parameter);
-    open.bytes += parameter.value.bytes();
-    if (open.bytes >= limit) {
-      close(std::move(open.parameters), is_expert ? expert_group_ : dense_group_);
-      open = {};
+    const bool divided = sharding != nullptr && sharding->divides(parameter);
+    Open& bucket = open[parameter.kind == ParameterKind::expert][divided];
+    bucket.parameters.push_back(&parameter);
+    bucket.bytes += parameter.value.numel() * size_of(store.dtype());
+    if (bucket.bytes < limit) continue;
+    close(bucket.parameters);
+    bucket = {};
+  }
+  for (const bool expert : {true, false}) {
+    for (const bool divided : {true, false}) {
+      if (!open[expert][divided].parameters.empty()) close(open[expert][divided].parameters);
     }
   }
-  if (!expert.parameters.empty()) close(std::move(expert.parameters), expert_group_);
-  if (!dense.parameters.empty()) close(std::move(dense.parameters), dense_group_);
 }
 
-void GradientReducer::close(std::vector<const Parameter*> parameters, const Communicator& group) {
+void GradientReducer::close(const std::vector<const Parameter*>& parameters) {
   std::int64_t elements = 0;
-  for (const Parameter* p : parameters) elements += padded(p->value);
+  for (const Parameter* p : parameters) elements += padded(p->value, store_.dtype());
   Bucket bucket;
-  bucket.group = &group;
-  bucket.flat = Tensor::zeros({elements}, store_.dtype());
+  bucket.group = parameters[0]->kind == ParameterKind::expert ? &expert_group_ : &dense_group_;
+  bucket.flat = Tensor::zeros({elements}, store_.dtype(), store_.device());
+  bucket.parameters = parameters;
   std::int64_t at = 0;
   for (const Parameter* p : parameters) {
     GradSlot& slot = p->slot();
@@ -62,9 +67,10 @@ void GradientReducer::close(std::vector<const Parameter*> parameters, const Comm
     slot.fresh = true;
     slot.on_complete = [this, index = places_.size()] { complete(index); };
     places_.push_back({p, buckets_.size(), false});
-    at += padded(p->value);
+    at += padded(p->value, store_.dtype());
+    const auto* rows = sharding_ != nullptr ? sharding_->rows(*p) : nullptr;
+    if (rows != nullptr) bucket.divided.push_back({slot.grad, *rows});
   }
-  bucket.parameters = std::move(parameters);
   buckets_.push_back(std::move(bucket));
 }
 
@@ -104,7 +110,8 @@ void GradientReducer::send(Bucket& bucket) {
     if (slot.fresh) slot.grad.zero();
     slot.fresh = false;
   }
-  bucket.request = bucket.group->all_reduce_async(bucket.flat);
+  bucket.request = bucket.divided.empty() ? bucket.group->all_reduce_async(bucket.flat)
+                                          : bucket.group->reduce_scatter_async(bucket.divided);
   follow(bucket.request);
 }
 

@@ -1,7 +1,7 @@
 #pragma once
 // Sums gradients over the ranks while backward still computes the next ones.
 //
-//   GradientReducer reducer(store, mesh, 16.0);
+//   GradientReducer reducer(store, mesh, 16.0, &sharding);
 //   each step:
 //     reducer.begin_step();
 //     each micro-batch:
@@ -9,7 +9,7 @@
 //       if (last micro-batch) reducer.arm();
 //       tape.backward(loss)
 //     reducer.finish();            // every dense gradient is the sum over all ranks and
-//     micro-batches
+//                                  // micro-batches, in the rows that this rank's masters hold
 //
 // The gradients of dense parameters are views of flat buckets, filled in reverse order of creation,
 // which is about the order in which backward completes them. In the armed backward a bucket is sent
@@ -17,16 +17,21 @@
 // sent: all ranks send buckets in the same order, whatever order their gradients complete in. Dense
 // parameters are summed over mesh.data(), experts over mesh.expert_data(); tables are not touched,
 // their owners sum them (parallel/row_exchange.h). Sums, not means: scale the loss by the global
-// number of tokens.
+// number of tokens. Parameters that ranks divide (parallel/optimizer_sharding.h) have buckets of
+// their own, which are scattered instead of summed everywhere: outside the rows of its masters a
+// rank's gradient is then of no use.
 //
 // A parameter that got no gradient has a gradient of zeros after finish. Same mesh, same bits; the
-// size of the buckets does not matter (parallel/communicator.h). With one rank nothing is sent.
+// size of the buckets does not matter (parallel/communicator.h; on a GPU it does from 3 ranks on).
+// With one rank nothing is sent. On a GPU finish makes the compute stream wait, not the host; a
+// step may be captured in a CUDA graph once one has run.
 
 #include <cstdint>
 #include <vector>
 
 #include "framework/nn/parameter.h"
 #include "parallel/mesh.h"
+#include "parallel/optimizer_sharding.h"
 #include "parallel/request.h"
 
 namespace fulcrum::parallel {
@@ -34,8 +39,10 @@ namespace fulcrum::parallel {
 class GradientReducer {
  public:
   // Binds the gradients; the store must keep its parameters and outlive this. Collective over the
-  // mesh. bucket_mib > 0: a bucket takes parameters until it is at least this large.
-  GradientReducer(const ParameterStore& store, const Mesh& mesh, double bucket_mib);
+  // mesh. bucket_mib > 0: a bucket takes parameters until it is at least this large. sharding:
+  // null when no parameter is divided; it must outlive this.
+  GradientReducer(const ParameterStore& store, const Mesh& mesh, double bucket_mib,
+                  const OptimizerSharding* sharding = nullptr);
   ~GradientReducer();
   GradientReducer(const GradientReducer&) = delete;
   GradientReducer& operator=(const GradientReducer&) = delete;
@@ -51,7 +58,8 @@ class GradientReducer {
   std::size_t buckets() const { return buckets_.size(); }
   // Bytes that this rank's gradients fill in the buckets.
   std::int64_t bytes() const;
-  // Time the last finish waited for sums: communication that backward did not hide.
+  // Time the host waited for sums in the last finish: on a CPU, communication that backward did not
+  // hide.
   double exposed_seconds() const { return exposed_seconds_; }
 
  private:
@@ -59,16 +67,18 @@ class GradientReducer {
     const Communicator* group;
     Tensor flat;
     std::vector<const Parameter*> parameters;
+    std::vector<RankRows> divided;  // their gradients, when ranks divide them
     std::size_t incomplete = 0;
     Request request;
   };
 
-  void close(std::vector<const Parameter*> parameters, const Communicator& group);
+  void close(const std::vector<const Parameter*>& parameters);
   void complete(std::size_t parameter);
   void send_complete();
   void send(Bucket& bucket);
 
   const ParameterStore& store_;
+  const OptimizerSharding* sharding_;
   Communicator dense_group_, expert_group_;
   std::vector<Bucket> buckets_;  // in the order in which they are sent
   struct Place {

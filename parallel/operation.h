@@ -15,6 +15,8 @@
 
 namespace fulcrum::parallel {
 
+class DeviceGroup;
+
 // A private duplicate of an MPI communicator, so that nobody else's messages meet ours.
 struct Group {
   MPI_Comm comm = MPI_COMM_NULL;  // null: one rank, no MPI
@@ -23,6 +25,7 @@ struct Group {
   std::string name;
   std::vector<int> world_ranks;
   int next_tag = 0;
+  std::shared_ptr<DeviceGroup> device;  // from the first collective on device memory on
 
   Group() = default;
   Group(MPI_Comm own, std::string name);  // takes ownership; collective

@@ -10,14 +10,19 @@ Request::~Request() {
 
 Request& Request::operator=(Request&& other) {
   std::swap(operation_, other.operation_);
+  std::swap(device_, other.device_);
   return *this;
 }
 
-bool Request::test() { return !operation_ || operation_->advance(); }
+bool Request::test() {
+  return (!operation_ || operation_->advance()) && (!device_ || device_->finished());
+}
 
 void Request::wait() {
   if (operation_) operation_->wait();
+  if (device_) device_->join();
   operation_.reset();
+  device_.reset();
 }
 
 }  // namespace fulcrum::parallel

@@ -11,7 +11,9 @@
 #include <new>
 #include <thread>
 
+#include "framework/core/device.h"
 #include "framework/core/error.h"
+#include "parallel/device_collectives.h"
 #include "parallel/mpi_check.h"
 #include "parallel/threads.h"
 
@@ -141,6 +143,7 @@ void abort_job(int code, const std::string& message) {
     std::fprintf(stderr, "fulcrum: %s%s\n", message.c_str(), where.c_str());
     std::fflush(stderr);
   }
+  if constexpr (kBuiltWithCuda) cuda::abort_all();
   if (usable) MPI_Abort(MPI_COMM_WORLD, code);
   std::_Exit(code);
 }

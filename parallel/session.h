@@ -41,10 +41,10 @@ class Session {
   int exceptions_ = 0;  // in flight when the session began
 };
 
-// Prints "fulcrum: message (rank r of n)" on standard error and takes the whole job down with this
-// exit code. When several ranks come here at once, the first of a host prints and the others wait
-// to be taken down; other hosts give rank 0's host a head start. Works without a session too (one
-// rank). Safe to call from any thread.
+// Prints "fulcrum: message (rank r of n)" on standard error, ends what is under way on a device and
+// takes the whole job down with this exit code. When several ranks come here at once, the first of
+// a host prints and the others wait to be taken down; other hosts give rank 0's host a head start.
+// Works without a session too (one rank). Safe to call from any thread.
 [[noreturn]] void abort_job(int code, const std::string& message);
 
 }  // namespace fulcrum::parallel

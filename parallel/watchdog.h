@@ -32,4 +32,23 @@ class Watch {
   std::list<Entry>::iterator entry_;
 };
 
+// Looks after what no thread of this process waits for, such as collectives on a device: from now
+// on until it is destroyed, the watchdog's thread calls `check` about once a second, with the limit
+// in force, and takes the job down with the message that it returns. Empty: all is well.
+class Patrol {
+ public:
+  using Check = std::function<std::string(double limit)>;
+  explicit Patrol(Check check);
+  ~Patrol();
+  Patrol(const Patrol&) = delete;
+  Patrol& operator=(const Patrol&) = delete;
+
+ private:
+  std::list<Check>::iterator check_;
+};
+
+// What is said of an operation that has taken longer than the limit.
+std::string overdue_message(const std::string& operation, std::int64_t bytes, double seconds,
+                            const std::string& detail, double limit);
+
 }  // namespace fulcrum::parallel

@@ -61,12 +61,7 @@ StepTiming time_steps(const ExperimentConfig& config, const parallel::Mesh& mesh
       const double scale = clip_factor(report.gradient_norm * report.gradient_norm,
                                        config.train.optimizer.clip_norm);
       optimizer_timer.begin();
-      {
-        const InRegion region(Region::optimizer);
-        for (const auto& optimizer : state.optimizers) {
-          optimizer->step(config.train.optimizer.lr, scale);
-        }
-      }
+      state.update(config.train.optimizer.lr, scale);
       optimizer_timer.end();
       if (placement.device.is_cuda()) cuda_synchronize();
     }

@@ -13,6 +13,7 @@ namespace fulcrum::apps {
 enum class DeviceChoice : std::uint8_t { automatic, cpu, cuda };
 enum class Precision : std::uint8_t { automatic, f32, bf16 };
 enum class OptimizerKind : std::uint8_t { adamw, muon };
+enum class ZeroStage : std::uint8_t { automatic, none, optimizer };
 enum class ScheduleKind : std::uint8_t { constant, step, cosine, wsd };
 
 struct DataConfig {
@@ -87,6 +88,11 @@ struct CheckpointConfig {
 struct ParallelConfig {
   std::int64_t pipeline = 1;
   std::int64_t expert = 1;
+  // Whether data ranks divide the optimizer's work, its state and the f32 masters
+  // (parallel/optimizer_sharding.h): "0" no, "1" yes. "auto": where several ranks train on GPUs,
+  // whose memory is scarce and whose links are fast; on CPUs ranks of a host share the memory, and
+  // updates are a small part of a step. Numbers differ by rounding only.
+  ZeroStage zero = ZeroStage::automatic;
   double bucket_mib = 16.0;       // gradient reduction
   double hang_timeout_s = 600.0;  // a collective that takes longer is reported and ends the run
 };

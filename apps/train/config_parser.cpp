@@ -110,6 +110,8 @@ void bind(Section& s, ExperimentConfig& experiment) {
   s.section("parallel", [&](Section& p) {
     p.optional("pipeline", experiment.parallel.pipeline, at_least(1));
     p.optional("expert", experiment.parallel.expert, at_least(1));
+    p.choice("zero", experiment.parallel.zero,
+             {{"auto", ZeroStage::automatic}, {"0", ZeroStage::none}, {"1", ZeroStage::optimizer}});
     p.optional("bucket_mib", experiment.parallel.bucket_mib, above(0));
     p.optional("hang_timeout_s", experiment.parallel.hang_timeout_s, above(0));
   });

@@ -17,13 +17,13 @@ using telemetry::Phase;
 // Steps before the capture: libraries make their handles and plans in them.
 constexpr std::int64_t kEagerSteps = 2;
 
-// Parameters whose complete gradient lies on this rank alone (tables, the rows of an optimizer
-// shard), or the others, whose gradients are equal on all ranks.
-std::vector<Parameter*> parameters_of(const ParameterStore& store, bool local) {
+// Parameters of whose complete gradient this rank has a part of its own (tables, and what ranks
+// divide for the optimizer), or the others, whose gradients are equal on all ranks.
+std::vector<Parameter*> parameters_of(const TrainingState& state, bool local) {
   std::vector<Parameter*> chosen;
-  for (const auto& parameter : store.parameters()) {
-    const bool is_local = parameter->kind == ParameterKind::table ||
-                          parameter->master_rows.count != parameter->shard.count;
+  for (const auto& parameter : state.store.parameters()) {
+    const bool is_local =
+        parameter->kind == ParameterKind::table || state.sharding.divides(*parameter);
     if (is_local == local) chosen.push_back(parameter.get());
   }
   return chosen;
@@ -107,7 +107,7 @@ void GradientStep::compute() {
   for (const bool local : {true, false}) {
     const InRegion region(Region::optimizer);
     readings.square_sums.push_back(
-        gradient_square_sum(parameters_of(state_.store, local), state_.store.device()));
+        gradient_square_sum(parameters_of(state_, local), state_.store.device()));
   }
   readings_ = readings;
   scalars_ = ops::pack_scalars(readings.all());

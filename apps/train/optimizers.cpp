@@ -21,10 +21,29 @@ ScheduleShape shape_of(ScheduleKind kind) {
   throw InternalError("unknown schedule");
 }
 
+// Cuts a list into up to `parts` pieces of about the same size, alike on all ranks; none is empty,
+// unless all are.
+std::vector<std::vector<Parameter*>> cut(const std::vector<Parameter*>& parameters,
+                                         std::size_t parts) {
+  double total = 0.0;
+  for (const Parameter* p : parameters) total += static_cast<double>(p->value.numel());
+  const double each = total / static_cast<double>(parts);
+  std::vector<std::vector<Parameter*>> pieces(1);
+  double done = 0.0;
+  for (Parameter* p : parameters) {
+    const bool full = done >= each * static_cast<double>(pieces.size());
+    if (full && !pieces.back().empty() && pieces.size() < parts) pieces.emplace_back();
+    pieces.back().push_back(p);
+    done += static_cast<double>(p->value.numel());
+  }
+  return pieces;
+}
+
 }  // namespace
 
 std::vector<std::unique_ptr<Optimizer>> make_optimizers(const OptimizerConfig& config,
-                                                        const ParameterStore& store) {
+                                                        const ParameterStore& store,
+                                                        std::size_t parts) {
   std::vector<Parameter*> tables, matrices, others;
   for (const auto& parameter : store.parameters()) {
     const bool matrix =
@@ -38,8 +57,10 @@ std::vector<std::unique_ptr<Optimizer>> make_optimizers(const OptimizerConfig& c
     }
   }
   std::vector<std::unique_ptr<Optimizer>> optimizers;
-  optimizers.push_back(std::make_unique<AdamW>(
-      others, AdamWOptions{config.beta1, config.beta2, config.eps, config.weight_decay}));
+  for (auto& piece : cut(others, parts)) {
+    optimizers.push_back(std::make_unique<AdamW>(
+        piece, AdamWOptions{config.beta1, config.beta2, config.eps, config.weight_decay}));
+  }
   if (!matrices.empty()) {
     optimizers.push_back(std::make_unique<Muon>(
         matrices, MuonOptions{config.muon.momentum, config.muon.nesterov, config.muon.iterations,

@@ -15,8 +15,10 @@
 
 namespace fulcrum::apps {
 
+// AdamW comes in up to `parts` pieces of about the same size, in order of creation.
 std::vector<std::unique_ptr<Optimizer>> make_optimizers(const OptimizerConfig& config,
-                                                        const ParameterStore& store);
+                                                        const ParameterStore& store,
+                                                        std::size_t parts = 1);
 
 Schedule make_schedule(const TrainConfig& config);
 

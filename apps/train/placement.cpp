@@ -15,4 +15,9 @@ ParameterStore::Placement place(const ExperimentConfig& config, int local_rank) 
   return {config.train.precision == Precision::f32 ? DType::f32 : DType::bf16, device};
 }
 
+bool divides_optimizer(ZeroStage zero, Device device, const parallel::MeshShape& mesh) {
+  if (mesh.data() == 1) return false;
+  return zero == ZeroStage::optimizer || (zero == ZeroStage::automatic && device.is_cuda());
+}
+
 }  // namespace fulcrum::apps

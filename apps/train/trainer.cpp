@@ -185,10 +185,7 @@ void Trainer::apply(StepReport& report) {
   const double scale =
       clip_factor(report.gradient_norm * report.gradient_norm, config_.train.optimizer.clip_norm);
   optimizer_timer_.begin();
-  {
-    const InRegion region(Region::optimizer);
-    for (const auto& optimizer : state_.optimizers) optimizer->step(report.learning_rate, scale);
-  }
+  state_.update(report.learning_rate, scale);
   optimizer_timer_.end();
   const double rest =
       config_.model.moe.balance.bias_fraction * static_cast<double>(config_.train.steps);

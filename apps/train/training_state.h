@@ -11,6 +11,7 @@
 #include "models/language_model.h"
 #include "parallel/gradient_reducer.h"
 #include "parallel/mesh.h"
+#include "parallel/optimizer_sharding.h"
 
 namespace fulcrum::apps {
 
@@ -19,8 +20,12 @@ struct TrainingState {
   TrainingState(const ExperimentConfig& config, const models::HashedVocabulary& vocabulary,
                 const parallel::Mesh& mesh, ParameterStore::Placement placement);
 
+  // One step of every optimizer; values are whole on every rank afterwards. Collective.
+  void update(double learning_rate, double gradient_scale);
+
   ParameterStore store;
   models::LanguageModel model;
+  parallel::OptimizerSharding sharding;
   parallel::GradientReducer reducer;
   std::vector<std::unique_ptr<Optimizer>> optimizers;
   StepGuard guard;
