@@ -4,6 +4,7 @@
 #include <charconv>
 #include <vector>
 
+#include "apps/train/placement.h"
 #include "framework/core/memory_pool.h"
 #include "models/budget.h"
 
@@ -91,10 +92,15 @@ void add_table(const Stage& stage, std::int64_t rows, std::int64_t width, RankMe
 // Returns what the rank saves of these.
 std::int64_t add_parameters(const Stage& stage, RankMemory& memory) {
   const ElementBytes& bytes = stage.bytes;
+  const ParallelConfig& config = stage.experiment.parallel;
   const bool muon = stage.experiment.train.optimizer.kind == OptimizerKind::muon;
-  Buckets dense(stage.experiment.parallel.bucket_mib);
-  Buckets experts(stage.experiment.parallel.bucket_mib);
-  RankMemory replicated;
+  const bool gpu = stage.experiment.device == DeviceChoice::cuda;
+  const bool zero =
+      divides_optimizer(config.zero, {gpu ? Device::Kind::cuda : Device::Kind::cpu, 0}, stage.mesh);
+  // Those of experts apart from others, those that ranks divide apart from those that all have.
+  std::vector<Buckets> buckets(4, Buckets(config.bucket_mib));
+  std::int64_t own = 0;     // saved by this rank alone
+  std::int64_t shared = 0;  // that all ranks hold and divide when they save
   auto tensors = models::list_parameters(stage.model());
   for (auto tensor = tensors.rbegin(); tensor != tensors.rend(); ++tensor) {
     const ParameterKind kind = tensor->kind;
@@ -102,30 +108,30 @@ std::int64_t add_parameters(const Stage& stage, RankMemory& memory) {
     const std::int64_t rows = tensor->shape[0];
     const std::int64_t row = tensor->numel() / rows;
     if (kind == ParameterKind::table) {
+      const std::int64_t before = memory.weights + memory.optimizer;
       add_table(stage, rows, row, memory);
+      own += memory.weights + memory.optimizer - before;
       continue;
     }
     const bool expert = kind == ParameterKind::expert;
     const std::int64_t values = (expert ? ceil_div(rows, stage.mesh.expert) : rows) * row;
     const bool in_products = kind != ParameterKind::vector && kind != ParameterKind::router;
     const bool copied = in_products && bytes.master > 0;
+    const bool divided = zero && in_products;
+    const std::int64_t updated =
+        divided ? ceil_div(values, expert ? stage.mesh.expert_data() : stage.mesh.data()) : values;
     const std::int64_t element = copied ? bytes.master : in_products ? bytes.matrix : bytes.vector;
-    const std::int64_t saved = pooled_bytes(values * element);
+    const std::int64_t master = pooled_bytes(updated * element);
     const bool one_moment = muon && (kind == ParameterKind::matrix || expert);
-    const std::int64_t moments = (one_moment ? 1 : 2) * pooled_bytes(values * bytes.moment);
-    memory.weights += saved + (copied ? pooled_bytes(values * bytes.matrix) : 0);
+    const std::int64_t moments = (one_moment ? 1 : 2) * pooled_bytes(updated * bytes.moment);
+    memory.weights +=
+        copied ? master + pooled_bytes(values * bytes.matrix) : pooled_bytes(values * element);
     memory.optimizer += moments;
-    (expert ? experts : dense).add(values * bytes.gradient);
-    if (!expert || stage.mesh.expert == 1) {
-      replicated.weights += saved;
-      replicated.optimizer += moments;
-    }
+    buckets[2 * expert + divided].add(values * bytes.gradient);
+    (divided || (expert && stage.mesh.expert > 1) ? own : shared) += master + moments;
   }
-  const std::int64_t shared = replicated.weights + replicated.optimizer;
-  const std::int64_t held = memory.weights + memory.optimizer;
-  memory.gradients += dense.total() + experts.total();
-  // Ranks divide what all of them hold.
-  return held - shared + ceil_div(shared, stage.mesh.world);
+  for (Buckets& sort : buckets) memory.gradients += sort.total();
+  return own + ceil_div(shared, stage.mesh.world);
 }
 
 // Returns what validation takes.

@@ -7,7 +7,8 @@
 //   gradients    of all of these but tables, in reduction buckets; a table keeps the rows that a
 //                step touches, 8 B of row id and the values, once for each micro-batch
 //   optimizer    AdamW: two moments. Muon: one momentum for the backbone's matrices and experts.
-//                Tables: two moments and a step count, 4 B a row
+//                Tables: two moments and a step count, 4 B a row. With parallel.zero, data ranks
+//                divide those of matrices, experts, embedding and head, and their f32 masters
 //   activations  see activations.h. Of S pipeline stages, stage s holds min(accumulation, S − s)
 //                micro-batches at once
 //   dispatch     buffers of exchanges. With expert ranks 4 · b·S·k·d values: tokens to the experts

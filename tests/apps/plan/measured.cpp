@@ -47,6 +47,7 @@ TEST_CASE("plan's memory agrees with what training takes", "[cli][plan]") {
                              " --set model.dse.rows_per_head=[997] --set train.micro_batch=4";
   check_agreement(experiment, 1, "dense", dense);
   check_agreement(experiment, 2, "dense-2", dense);
+  check_agreement(experiment, 2, "divided", dense + " --set parallel.zero=1");
   check_agreement(experiment, 1, "saving", saving);
   check_agreement(experiment, 1, "muon", dense + " --set train.optimizer.kind=muon");
   check_agreement(experiment, 1, "sparse", sparse);

@@ -46,6 +46,11 @@ TEST_CASE("losses do not depend on the number of ranks", "[cli][train]") {
   const std::string muon = " --set train.optimizer.kind=muon";
   SECTION("dense") { check_equal(experiment, validate); }
   SECTION("dense, Muon") { check_equal(experiment, validate + muon); }
+  const std::string divided = " --set parallel.zero=1 --set parallel.bucket_mib=0.01";
+  SECTION("dense, optimizer divided") { check_equal(experiment, validate + divided); }
+  SECTION("experts, Muon, optimizer divided") {
+    check_equal(experiment, validate + muon + model_options("moe-bias") + divided);
+  }
   SECTION("experts with a balance loss over the global batch, Muon") {
     check_equal(experiment, validate + muon + model_options("moe-loss"));
   }

@@ -45,6 +45,9 @@ TEST_CASE("a resumed run is the run that never stopped, bit for bit", "[cli][tra
   };
   const std::string muon = " --set train.optimizer.kind=muon";
   SECTION("dense, AdamW") { check(1, kStepDecay + model_options("dense")); }
+  SECTION("experts and memory, optimizer divided, 2 ranks") {
+    check(2, kStepDecay + model_options("dse") + " --set parallel.zero=1");
+  }
   SECTION("experts and memory, Muon, 2 ranks") {
     check(2, kStepDecay + muon + model_options("dse") + " --set train.micro_batch=2");
   }
@@ -53,10 +56,10 @@ TEST_CASE("a resumed run is the run that never stopped, bit for bit", "[cli][tra
 TEST_CASE("a run goes on with another number of ranks", "[cli][train]") {
   const Experiment experiment;
   const std::string options = model_options("dse") + " --set train.optimizer.kind=muon";
-  const auto check = [&](int before, int after) {
-    const std::string run = fmt::format("{}-to-{}", before, after);
-    require_ok(experiment.train(before, run, options + " --set train.steps=4"));
-    require_ok(experiment.train(after, run, options + " --resume"));
+  const auto check = [&](int before, int after, const std::string& more = "") {
+    const std::string run = fmt::format("{}-to-{}{}", before, after, more.empty() ? "" : "-more");
+    require_ok(experiment.train(before, run, options + more + " --set train.steps=4"));
+    require_ok(experiment.train(after, run, options + more + " --resume"));
     const auto expected = experiment.steps("one");
     const auto found = experiment.steps(run);
     REQUIRE(found.size() == expected.size());
@@ -71,6 +74,7 @@ TEST_CASE("a run goes on with another number of ranks", "[cli][train]") {
   check(2, 1);
   check(1, 4);
   check(4, 2);
+  check(4, 2, " --set parallel.zero=1");
 }
 
 TEST_CASE("a finished run is left as it is by --resume", "[cli][train]") {
