@@ -34,9 +34,12 @@ struct Partial {
   float top;
   float sum;
 
-  __device__ float offset() const { return top * kLog2E; }
+  // Rounded, never part of a fused multiply-add: equal tops must differ by nothing.
+  __device__ float offset() const { return __fmul_rn(top, kLog2E); }
   // The same sum over another top.
-  __device__ float over(float other) const { return sum * exp2_fast(offset() - other * kLog2E); }
+  __device__ float over(float other) const {
+    return sum * exp2_fast(__fsub_rn(offset(), __fmul_rn(other, kLog2E)));
+  }
 };
 
 __device__ Partial warp_total(Partial p) {
