@@ -19,6 +19,9 @@ namespace {
 using Offsets = std::vector<std::int64_t>;
 using cuda::GroupedTiles;
 
+constexpr GroupedTiles kHopperTiles[] = {GroupedTiles::own_128, GroupedTiles::own_192,
+                                         GroupedTiles::shared_256};
+
 Tensor tensor_of(const Offsets& offsets) {
   return Tensor::from(offsets, {static_cast<std::int64_t>(offsets.size())});
 }
@@ -178,6 +181,46 @@ TEST_CASE("rows of no group do not reach weight gradients", "[gpu][ops][grouped]
     const Tensor d = poisoned(p.weight.shape(), DType::f32);
     grouped_weight(p.dy, p.x, p.offsets, d, false, tiles);
     CHECK(error(d, p.exact_d) < 3e-5);
+  }
+}
+
+// Chunks of 64 contraction elements, as many as the ring of stages holds (4 to 6) or twice that: a
+// warpgroup that takes an old filling of a stage for the next one shows here.
+TEST_CASE("tiles as deep as the ring of stages, launch after launch", "[gpu][ops][grouped]") {
+  const std::int64_t rows = 40960;
+  for (const std::int64_t chunks : {4, 5, 6, 12}) {
+    const std::int64_t in = 64 * chunks;
+    const std::int64_t out = 256;
+    Product p;
+    p.x = random({rows, in}, 21).to(DType::bf16).to(cuda_device());
+    p.dy = random({rows, out}, 22).to(DType::bf16).to(cuda_device());
+    p.weight = random({64, out, in}, 23).to(DType::bf16).to(cuda_device());
+    p.offsets = tensor_of(random_routing(64, rows, 24)).to(cuda_device());
+    const Tensor y = poisoned({rows, out}, DType::bf16);
+    const Tensor dx = poisoned({rows, in}, DType::bf16);
+    const Tensor d = poisoned(p.weight.shape(), DType::f32);
+    const auto multiply = [&](GroupedTiles tiles) {
+      grouped_forward(p.x, p.weight, p.offsets, y, false, tiles);
+      grouped_input(p.dy, p.weight, p.offsets, dx, false, tiles);
+      grouped_weight(p.dy, p.x, p.offsets, d, false, tiles);
+    };
+    multiply(GroupedTiles::plain);
+    const auto exact = [](const Tensor& t) { return t.to(Device{}).to(DType::f64); };
+    const std::vector<Tensor> plain = {exact(y), exact(dx), exact(d)};
+    for (const GroupedTiles tiles : kHopperTiles) {
+      INFO("in " << in << " tiles " << static_cast<int>(tiles));
+      multiply(tiles);
+      const std::vector<Tensor> first = {y.clone(), dx.clone(), d.clone()};
+      CHECK(error(first[0], plain[0]) < 4e-3);
+      CHECK(error(first[1], plain[1]) < 4e-3);
+      CHECK(error(first[2], plain[2]) < 3e-5);
+      for (int repeat = 0; repeat < 5; ++repeat) {
+        for (int i = 0; i < 4; ++i) multiply(tiles);  // back to back, so that caches are under load
+        CHECK(same_bits(y, first[0]));
+        CHECK(same_bits(dx, first[1]));
+        CHECK(same_bits(d, first[2]));
+      }
+    }
   }
 }
 
