@@ -2,8 +2,7 @@
 
 #include <cmath>
 
-#include "framework/ops/attention.h"
-#include "framework/ops/rope.h"
+#include "framework/ops/rotary_attention.h"
 #include "models/initialization.h"
 
 namespace fulcrum::models {
@@ -19,10 +18,8 @@ FullAttention::FullAttention(ParameterStore& store, const std::string& name,
       output_(store, name + ".output", heads_ * head_dim_, config.width, residual_std(config)) {}
 
 Tensor FullAttention::forward(const Tensor& x, ForwardPass&) {
-  const auto [query, key, value] =
-      ops::split_qkv_rope(qkv_(x), heads_, kv_heads_, head_dim_, theta_);
-  const Tensor mixed =
-      ops::causal_attention(query, key, value, 1.0 / std::sqrt(static_cast<double>(head_dim_)));
+  const Tensor mixed = ops::rotary_attention(qkv_(x), heads_, kv_heads_, head_dim_, theta_,
+                                             1.0 / std::sqrt(static_cast<double>(head_dim_)));
   return output_(mixed.reshape({x.dim(0), x.dim(1), heads_ * head_dim_}));
 }
 

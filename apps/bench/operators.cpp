@@ -4,6 +4,7 @@
 #include "apps/bench/case.h"
 #include "apps/bench/inputs.h"
 #include "framework/autograd/tape.h"
+#include "framework/core/determinism.h"
 #include "framework/ops/attention.h"
 #include "framework/ops/balance_loss.h"
 #include "framework/ops/cross_entropy.h"
@@ -14,6 +15,7 @@
 #include "framework/ops/norm.h"
 #include "framework/ops/permute.h"
 #include "framework/ops/rope.h"
+#include "framework/ops/rotary_attention.h"
 #include "framework/ops/router.h"
 #include "framework/ops/short_convolution.h"
 #include "framework/ops/swiglu.h"
@@ -80,30 +82,65 @@ std::vector<BenchCase> linear_cases(const Bench& b) {
           linear_case(b, "down", b.s.ffn, b.s.width)};
 }
 
+struct AttentionSizes {
+  std::int64_t batch, heads, kv_heads, length, dim;
+
+  double scale() const { return 1.0 / std::sqrt(static_cast<double>(dim)); }
+  // Two products, halved by causality; backward has five.
+  double flops() const {
+    return 2.0 * static_cast<double>(batch * heads) * static_cast<double>(length * length * dim);
+  }
+  std::string name() const { return text({batch, heads, kv_heads, length, dim}); }
+};
+
+BenchCase attention_case(const Bench& b, const AttentionSizes& z, bool exact) {
+  return {exact ? "causal_attention" : "causal_attention, any order,",
+          z.name(),
+          {b.activation({z.batch, z.heads, z.length, z.dim}, 1),
+           b.activation({z.batch, z.kv_heads, z.length, z.dim}, 2),
+           b.activation({z.batch, z.kv_heads, z.length, z.dim}, 3)},
+          [z, exact](const Tensors& x) {
+            set_deterministic(exact);
+            return Tensors{ops::causal_attention(x[0], x[1], x[2], z.scale())};
+          },
+          {exact ? z.flops() : 0.0, 0.0},
+          {2.5 * z.flops(), 0.0}};
+}
+
 std::vector<BenchCase> attention_cases(const Bench& b) {
-  const std::int64_t batch = b.s.tokens / b.s.sequence;
-  const Shape shape = {batch, b.s.heads, b.s.sequence, b.s.head_dim};
-  const double scale = 1.0 / std::sqrt(static_cast<double>(b.s.head_dim));
-  // two products, halved by causality; backward has five
-  const double flops = 2.0 * static_cast<double>(shape.numel() * b.s.sequence);
-  const Shape fused = {batch, b.s.sequence, 3 * b.s.heads * b.s.head_dim};
+  const AttentionSizes z{b.s.tokens / b.s.sequence, b.s.heads, b.s.heads, b.s.sequence,
+                         b.s.head_dim};
+  const Shape fused = {z.batch, z.length, 3 * z.heads * z.dim};
   const double passes = b.bytes(2.0 * static_cast<double>(fused.numel()));
-  return {
-      {"causal_attention",
-       text({batch, b.s.heads, b.s.sequence, b.s.head_dim}),
-       {b.activation(shape, 1), b.activation(shape, 2), b.activation(shape, 3)},
-       [=](const Tensors& x) { return Tensors{ops::causal_attention(x[0], x[1], x[2], scale)}; },
-       {flops, 0.0},
-       {2.5 * flops, 0.0}},
-      {"split_qkv_rope",
-       text({b.s.tokens, fused[2]}),
-       {b.activation(fused, 4)},
-       [heads = b.s.heads, dim = b.s.head_dim](const Tensors& x) {
-         const ops::Qkv y = ops::split_qkv_rope(x[0], heads, heads, dim, 10000.0);
-         return Tensors{y.query, y.key, y.value};
-       },
-       {0.0, passes},
-       {0.0, passes}}};
+  std::vector<BenchCase> cases;
+  // with long sequences and shared key heads too
+  std::vector<AttentionSizes> sizes = {z};
+  if (b.device.is_cuda())
+    sizes.insert(sizes.end(), {{1, 16, 16, 8192, 128}, {1, 64, 4, 8192, 128}});
+  for (const AttentionSizes& size : sizes) {
+    if (b.device.is_cuda()) cases.push_back(attention_case(b, size, false));
+    cases.push_back(attention_case(b, size, true));
+  }
+  cases.push_back({"rotary_attention",
+                   z.name(),
+                   {b.activation(fused, 4)},
+                   [z](const Tensors& x) {
+                     return Tensors{ops::rotary_attention(x[0], z.heads, z.kv_heads, z.dim, 10000.0,
+                                                          z.scale())};
+                   },
+                   {z.flops(), 0.0},
+                   {2.5 * z.flops(), 0.0}});
+  cases.push_back({"split_qkv_rope",
+                   text({b.s.tokens, fused[2]}),
+                   {b.activation(fused, 4)},
+                   [z](const Tensors& x) {
+                     const ops::Qkv y =
+                         ops::split_qkv_rope(x[0], z.heads, z.kv_heads, z.dim, 10000.0);
+                     return Tensors{y.query, y.key, y.value};
+                   },
+                   {0.0, passes},
+                   {0.0, passes}});
+  return cases;
 }
 
 std::vector<BenchCase> elementwise_cases(const Bench& b) {

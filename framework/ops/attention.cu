@@ -1,3 +1,4 @@
+#include "framework/core/determinism.h"
 #include "framework/ops/attention_cuda.h"
 #include "framework/ops/attention_cudnn.h"
 #include "framework/ops/attention_tiles.cuh"
@@ -106,21 +107,27 @@ void plain_attention(const Tensor& query, const Tensor& key, const Tensor& value
 void attention(const Tensor& query, const Tensor& key, const Tensor& value, double scale,
                const Tensor& output, const Tensor& log_sum) {
   if (query.numel() == 0) return;
-  if (query.dtype() == DType::bf16 && cudnn_attention(query, key, value, scale, output, log_sum)) {
-    return;
+  const auto in = AttentionHeads::separate(query, key, value);
+  if (query.dtype() == DType::bf16 && cudnn_supports(in, scale, AttentionPass::forward)) {
+    cudnn_attention(in, scale, output, log_sum);
+  } else {
+    plain_attention(query, key, value, scale, output, log_sum);
   }
-  plain_attention(query, key, value, scale, output, log_sum);
 }
 
 void attention_backward(const Tensor& query, const Tensor& key, const Tensor& value, double scale,
                         const Tensor& output, const Tensor& log_sum, const Tensor& grad,
                         const Tensor& dq, const Tensor& dk, const Tensor& dv) {
   if (query.numel() == 0) return;
-  if (query.dtype() == DType::bf16 &&
-      cudnn_attention_backward(query, key, value, scale, output, log_sum, grad, dq, dk, dv)) {
-    return;
+  const auto in = AttentionHeads::separate(query, key, value);
+  const AttentionPass pass =
+      deterministic() ? AttentionPass::deterministic_backward : AttentionPass::backward;
+  if (query.dtype() == DType::bf16 && cudnn_supports(in, scale, pass)) {
+    cudnn_attention_backward(in, scale, output, log_sum, grad, pass,
+                             AttentionHeads::separate(dq, dk, dv));
+  } else {
+    plain_attention_backward(query, key, value, scale, output, log_sum, grad, dq, dk, dv);
   }
-  plain_attention_backward(query, key, value, scale, output, log_sum, grad, dq, dk, dv);
 }
 
 }  // namespace fulcrum::ops::cuda

@@ -1,66 +1,16 @@
 #include "framework/ops/rope.h"
 
 #include <algorithm>
-#include <bit>
-#include <cmath>
-#include <map>
-#include <mutex>
-#include <tuple>
 
 #include "framework/autograd/tape.h"
 #include "framework/ops/dispatch.h"
 #include "framework/ops/rope_cuda.h"
+#include "framework/ops/rope_table.h"
 
 namespace fulcrum::ops {
 namespace {
 
 constexpr std::int64_t kParallel = 16384;  // elements from which threads pay
-
-std::int64_t grown(std::int64_t positions) {
-  return static_cast<std::int64_t>(
-      std::bit_ceil(static_cast<std::uint64_t>(std::max<std::int64_t>(positions, 256))));
-}
-
-// Cosines and sines [positions, 2, half] of positions from 0; computed in double, kept for the next
-// call.
-Tensor host_table(std::int64_t positions, std::int64_t half, double theta, DType dtype) {
-  static std::mutex mutex;
-  static auto* tables = new std::map<std::tuple<std::int64_t, double, DType>, Tensor>;
-  std::lock_guard lock(mutex);
-  Tensor& table = (*tables)[{half, theta, dtype}];
-  if (table.defined() && table.dim(0) >= positions) return table;
-  table = Tensor::empty({grown(positions), 2, half}, dtype);
-  dispatch_floating("rope", dtype, [&]<class T>() {
-    T* out = table.data<T>();
-#pragma omp parallel for schedule(static)
-    for (std::int64_t position = 0; position < table.dim(0); ++position) {
-      T* row = out + position * 2 * half;
-      for (std::int64_t i = 0; i < half; ++i) {
-        const double angle = static_cast<double>(position) *
-                             std::pow(theta, -static_cast<double>(i) / static_cast<double>(half));
-        row[i] = static_cast<T>(std::cos(angle));
-        row[half + i] = static_cast<T>(std::sin(angle));
-      }
-    }
-  });
-  return table;
-}
-
-// The same for values of this dtype and device.
-Tensor angle_table(std::int64_t positions, std::int64_t half, double theta, const Tensor& like) {
-  const DType dtype = accumulation_dtype(like.dtype());
-  if (like.device().is_cpu()) return host_table(positions, half, theta, dtype);
-  // None is ever let go: a captured graph may read it.
-  static std::mutex mutex;
-  static auto* tables = new std::map<std::tuple<std::int64_t, std::int64_t, double, int>, Tensor>;
-  std::lock_guard lock(mutex);
-  const std::int64_t size = grown(positions);
-  Tensor& table = (*tables)[{size, half, theta, like.device().index}];
-  if (!table.defined()) {
-    table = host_table(size, half, theta, dtype).slice(0, size).to(like.device());
-  }
-  return table;
-}
 
 // One head at one position: out = x turned by ±angle, or added to out. row is the table's row of
 // the position.
@@ -172,13 +122,18 @@ void turn_tensor(const Tensor& x, const Tensor& table, double sign, std::int64_t
 
 }  // namespace
 
-Qkv split_qkv_rope(const Tensor& qkv, std::int64_t heads, std::int64_t kv_heads,
-                   std::int64_t head_dim, double theta, std::int64_t first) {
-  check_rotation("split_qkv_rope", head_dim, theta, first);
+void check_fused_heads(const char* op, const Tensor& qkv, std::int64_t heads, std::int64_t kv_heads,
+                       std::int64_t head_dim, double theta, std::int64_t first) {
+  check_rotation(op, head_dim, theta, first);
   FULCRUM_REQUIRE(heads > 0 && kv_heads > 0 && qkv.rank() == 3 &&
                       qkv.dim(2) == (heads + 2 * kv_heads) * head_dim,
-                  "split_qkv_rope: needs [batch, seq, ({} + 2 · {}) · {}]; got {}", heads, kv_heads,
+                  "{}: needs [batch, seq, ({} + 2 · {}) · {}]; got {}", op, heads, kv_heads,
                   head_dim, qkv.shape());
+}
+
+Qkv split_qkv_rope(const Tensor& qkv, std::int64_t heads, std::int64_t kv_heads,
+                   std::int64_t head_dim, double theta, std::int64_t first) {
+  check_fused_heads("split_qkv_rope", qkv, heads, kv_heads, head_dim, theta, first);
   const Heads s{qkv.dim(0), qkv.dim(1), heads, kv_heads, head_dim, first};
   const Tensor table = angle_table(first + s.seq, head_dim / 2, theta, qkv);
   const auto part = [&](std::int64_t count) {

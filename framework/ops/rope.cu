@@ -168,6 +168,21 @@ void merge_qkv_rope(const Tensor& query, const Tensor& key, const Tensor& value,
   });
 }
 
+void turn_qkv(const Tensor& from, const Tensor& table, double sign, std::int64_t heads,
+              std::int64_t kv_heads, const Tensor& to) {
+  if (from.numel() == 0) return;
+  dispatch_cuda("rotary_attention", from.dtype(), [&]<class T>() {
+    const std::int64_t all = heads + 2 * kv_heads;
+    const std::int64_t turned = heads + kv_heads;
+    const std::int64_t dim = from.dim(2) / all;
+    const TokenHeads<const T> x{device_data<T>(from), static_cast<int>(all)};
+    const TokenHeads<T> y{device_data<T>(to), static_cast<int>(all)};
+    launch<T>(
+        {table, 0, sign, from.dim(0), from.dim(1), dim, x.data == y.data ? turned : all, turned},
+        are_wide<T>(dim, {x.data, y.data}), x, y);
+  });
+}
+
 void rope(const Tensor& x, const Tensor& table, double sign, std::int64_t first_position,
           const Tensor& out) {
   if (x.numel() == 0) return;

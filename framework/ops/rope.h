@@ -19,6 +19,10 @@ struct Qkv {
 Qkv split_qkv_rope(const Tensor& qkv, std::int64_t heads, std::int64_t kv_heads,
                    std::int64_t head_dim, double theta, std::int64_t first_position = 0);
 
+// Throws ArgumentError unless qkv and the sizes suit split_qkv_rope.
+void check_fused_heads(const char* op, const Tensor& qkv, std::int64_t heads, std::int64_t kv_heads,
+                       std::int64_t head_dim, double theta, std::int64_t first_position);
+
 // The rotation alone; x [batch, heads, seq, dim].
 Tensor rope(const Tensor& x, double theta, std::int64_t first_position = 0);
 

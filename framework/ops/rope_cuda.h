@@ -16,6 +16,11 @@ void merge_qkv_rope(const Tensor& query, const Tensor& key, const Tensor& value,
                     const Tensor& table, std::int64_t first_position, std::int64_t heads,
                     std::int64_t kv_heads, const Tensor& qkv);
 
+// Turns queries and keys by sign · angle, from and to [batch, seq, (heads + 2 kv_heads) · dim], and
+// copies the values. In place, where from is to, values are not touched.
+void turn_qkv(const Tensor& from, const Tensor& table, double sign, std::int64_t heads,
+              std::int64_t kv_heads, const Tensor& to);
+
 // out = x turned by sign · angle; x [batch, heads, seq, dim].
 void rope(const Tensor& x, const Tensor& table, double sign, std::int64_t first_position,
           const Tensor& out);

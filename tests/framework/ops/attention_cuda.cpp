@@ -71,6 +71,8 @@ TEST_CASE("attention on CUDA equals that on the CPU", "[gpu][ops]") {
     check({1, 4, 2, 200, 128, 64}, dtype);   // values of another width
     check({1, 4, 2, 200, 64, 128}, dtype);
     check({1, 2, 1, 200, 192, 128}, dtype);
+    check({1, 3, 1, 131, 64, 64}, dtype);  // odd sums of rows
+    check({1, 1, 1, 77, 128, 128}, dtype);
     check({1, 2, 2, 150, 256, 256}, dtype);
     check({1, 2, 1, 150, 35, 50}, dtype);  // widths that cuDNN does not take
     check({1, 2, 1, 90, 200, 201}, dtype);
