@@ -18,6 +18,8 @@ Request all_to_all(const std::shared_ptr<Group>& group, const Tensor& x,
                    const std::vector<std::int64_t>& send_bytes, const Tensor& out,
                    const std::vector<std::int64_t>& receive_bytes);
 
+// At the end of the session: destroys the NCCL communicators. Collective.
+void destroy_all();
 // When the job ends in an emergency: ends what is under way on the device, within two seconds.
 void abort_all() noexcept;
 

@@ -1,6 +1,5 @@
 #include <cstdlib>
 #include <cstring>
-#include <exception>
 #include <future>
 #include <map>
 #include <mutex>
@@ -18,10 +17,11 @@ namespace {
 
 struct Registry {
   std::mutex mutex;
-  std::map<std::vector<int>, std::weak_ptr<DeviceGroup>> groups;  // by ranks of the world
+  std::vector<std::unique_ptr<DeviceGroup>> groups;          // in the order of making
+  std::map<std::vector<int>, DeviceGroup*> groups_by_ranks;  // of the world
 };
 
-// Never destroyed: groups may outlive any order of destruction.
+// Never destroyed: what is left at the end of the process, after an emergency, is left alone.
 Registry& registry() {
   static auto* instance = new Registry;
   return *instance;
@@ -73,19 +73,19 @@ void require_own_gpus(const std::shared_ptr<Group>& group) {
 // Waits on the compute stream for one launch, whose tensors it keeps until then.
 class DeviceGroup::Pending : public DeviceRequest {
  public:
-  Pending(std::shared_ptr<DeviceGroup> group, cudaEvent_t end, std::vector<Tensor> tensors)
-      : group_(std::move(group)), end_(end), tensors_(std::move(tensors)) {}
+  Pending(DeviceGroup& group, cudaEvent_t end, std::vector<Tensor> tensors)
+      : group_(group), end_(end), tensors_(std::move(tensors)) {}
 
   ~Pending() override {
     if (end_ == nullptr) return;
     cudaStreamWaitEvent(compute_stream(), end_, 0);
-    group_->free_events_.push_back(end_);
+    group_.free_events_.push_back(end_);
   }
 
   void join() override {
     if (end_ == nullptr) return;
     FULCRUM_CUDA_CHECK(cudaStreamWaitEvent(compute_stream(), end_, 0));
-    group_->free_events_.push_back(std::exchange(end_, nullptr));
+    group_.free_events_.push_back(std::exchange(end_, nullptr));
     tensors_.clear();
   }
 
@@ -98,24 +98,43 @@ class DeviceGroup::Pending : public DeviceRequest {
   }
 
  private:
-  std::shared_ptr<DeviceGroup> group_;
+  DeviceGroup& group_;
   cudaEvent_t end_;
   std::vector<Tensor> tensors_;
 };
 
 DeviceGroup& DeviceGroup::of(const std::shared_ptr<Group>& group) {
-  if (group->device) return *group->device;
+  if (group->device != nullptr) return *group->device;
   Registry& known = registry();
-  {
+  DeviceGroup*& entry = known.groups_by_ranks[group->world_ranks];
+  if (entry == nullptr) {
+    std::unique_ptr<DeviceGroup> made(new DeviceGroup(group));
+    entry = made.get();
     const std::lock_guard lock(known.mutex);
-    group->device = known.groups[group->world_ranks].lock();
+    known.groups.push_back(std::move(made));
   }
-  if (!group->device) {
-    group->device = std::shared_ptr<DeviceGroup>(new DeviceGroup(group));
-    const std::lock_guard lock(known.mutex);
-    known.groups[group->world_ranks] = group->device;
+  group->device = entry;
+  return *entry;
+}
+
+void DeviceGroup::destroy_all() {
+  Registry& known = registry();
+  for (auto& group : known.groups) group.reset();
+  known.groups.clear();
+  known.groups_by_ranks.clear();
+}
+
+void DeviceGroup::abort_all() noexcept {
+  try {
+    auto done = std::make_shared<std::promise<void>>();
+    std::thread([done] {
+      const std::lock_guard lock(registry().mutex);
+      for (const auto& group : registry().groups) group->abort();
+      done->set_value();
+    }).detach();
+    done->get_future().wait_for(std::chrono::seconds(2));
+  } catch (...) {  // the job ends all the same
   }
-  return *group->device;
 }
 
 DeviceGroup::DeviceGroup(const std::shared_ptr<Group>& group)
@@ -141,10 +160,6 @@ DeviceGroup::DeviceGroup(const std::shared_ptr<Group>& group)
 
 DeviceGroup::~DeviceGroup() {
   patrol_.reset();
-  int finalized = 0;
-  MPI_Finalized(&finalized);
-  // In an emergency other ranks may never come to destroy theirs.
-  if (aborted_ || finalized || std::uncaught_exceptions() > 0) return;
   const Watch watch("end of the NCCL communicator of the " + name_ + " group", 0);
   cudaStreamSynchronize(stream_);
   ncclCommDestroy(comm_);
@@ -175,7 +190,7 @@ Request DeviceGroup::run(const Group& group, const char* operation, std::int64_t
   record_.end(stream_);
   const cudaEvent_t end = take_event();
   FULCRUM_CUDA_CHECK(cudaEventRecord(end, stream_));
-  return Request(std::make_shared<Pending>(shared_from_this(), end, std::move(tensors)));
+  return Request(std::make_shared<Pending>(*this, end, std::move(tensors)));
 }
 
 std::string DeviceGroup::check(double limit) {
@@ -205,20 +220,8 @@ void DeviceGroup::abort() noexcept {
 
 namespace cuda {
 
-void abort_all() noexcept {
-  try {
-    auto done = std::make_shared<std::promise<void>>();
-    std::thread([done] {
-      const std::lock_guard lock(registry().mutex);
-      for (const auto& [ranks, weak] : registry().groups) {
-        if (const auto group = weak.lock()) group->abort();
-      }
-      done->set_value();
-    }).detach();
-    done->get_future().wait_for(std::chrono::seconds(2));
-  } catch (...) {  // the job ends all the same
-  }
-}
+void destroy_all() { DeviceGroup::destroy_all(); }
+void abort_all() noexcept { DeviceGroup::abort_all(); }
 
 }  // namespace cuda
 }  // namespace fulcrum::parallel

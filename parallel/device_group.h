@@ -4,7 +4,7 @@
 // Groups of the same ranks in the same order share one NCCL communicator and one stream, made by
 // the first collective on device memory, which all of them join: communicators cost hundreds of MiB
 // of device memory. Collectives on device memory over such groups are therefore ordered among each
-// other, and every rank starts them in the same order.
+// other, and every rank starts them in the same order. They live until the session ends.
 
 #include <cuda_runtime_api.h>
 #include <nccl.h>
@@ -25,11 +25,15 @@
 
 namespace fulcrum::parallel {
 
-class DeviceGroup : public std::enable_shared_from_this<DeviceGroup> {
+class DeviceGroup {
  public:
   // That of the group, made if need be. Collective over it when it is made; then nothing may be
   // under capture. Throws UserError when two of the ranks would share a GPU.
   static DeviceGroup& of(const std::shared_ptr<Group>& group);
+  // Of all groups, in the order in which they were made. Collective over each.
+  static void destroy_all();
+  // When the job ends in an emergency: ends what is under way on the device, within two seconds.
+  static void abort_all() noexcept;
 
   ~DeviceGroup();
   DeviceGroup(const DeviceGroup&) = delete;
@@ -41,12 +45,10 @@ class DeviceGroup : public std::enable_shared_from_this<DeviceGroup> {
   Request run(const Group& group, const char* operation, std::int64_t bytes,
               std::vector<Tensor> tensors, const Launch& launch);
 
-  // When the job ends in an emergency: ends what is under way on the device.
-  void abort() noexcept;
-
  private:
   class Pending;
   explicit DeviceGroup(const std::shared_ptr<Group>& group);
+  void abort() noexcept;
   std::string check(double limit);
   cudaEvent_t take_event();
 

@@ -25,7 +25,7 @@ struct Group {
   std::string name;
   std::vector<int> world_ranks;
   int next_tag = 0;
-  std::shared_ptr<DeviceGroup> device;  // from the first collective on device memory on
+  DeviceGroup* device = nullptr;  // from the first collective on device memory on
 
   Group() = default;
   Group(MPI_Comm own, std::string name);  // takes ownership; collective

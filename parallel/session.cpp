@@ -106,6 +106,7 @@ Session::Session() : exceptions_(std::uncaught_exceptions()) {
 
 Session::~Session() {
   if (!finalize_ || std::uncaught_exceptions() != exceptions_) return;
+  if constexpr (kBuiltWithCuda) cuda::destroy_all();
   host_flag = {};  // its memory goes with MPI
   MPI_Finalize();
 }

@@ -5,10 +5,10 @@
 
 namespace fulcrum::parallel {
 
-// Initialises MPI with MPI_THREAD_MULTIPLE and finalises it at the end of the scope; does neither
-// when somebody else has initialised it before. Works without mpirun: the job then has one rank.
-// Collective over the job. Errors of MPI calls are returned from then on (parallel/mpi_check.h),
-// and InternalError messages carry the rank.
+// Initialises MPI with MPI_THREAD_MULTIPLE and finalises it at the end of the scope, NCCL before
+// it; does neither when somebody else has initialised it before. Works without mpirun: the job then
+// has one rank. Collective over the job. Errors of MPI calls are returned from then on
+// (parallel/mpi_check.h), and InternalError messages carry the rank.
 //
 // Throws UserError when MPI has been initialised with, or gives, less than MPI_THREAD_MULTIPLE.
 // When the scope ends by an exception, MPI is left as it is: the other ranks might never come to

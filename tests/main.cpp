@@ -13,6 +13,8 @@
 #include <cstring>
 #include <vector>
 
+#include "framework/core/device.h"
+#include "parallel/device_collectives.h"
 #include "tests/catch.h"
 
 int main(int argc, char** argv) {
@@ -56,6 +58,7 @@ int main(int argc, char** argv) {
   }
   int worst = failed;
   MPI_Allreduce(&failed, &worst, 1, MPI_INT, MPI_MAX, MPI_COMM_WORLD);
+  if constexpr (fulcrum::kBuiltWithCuda) fulcrum::parallel::cuda::destroy_all();
   MPI_Finalize();
   return worst == 0 ? 0 : 1;
 }
