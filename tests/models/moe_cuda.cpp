@@ -122,7 +122,7 @@ void check_layer(const ModelConfig& config, DType dtype, double tolerance) {
 
 TEST_CASE("a mixture on CUDA equals that on the CPU", "[gpu][models]") {
   for (const DType dtype : {DType::f32, DType::bf16}) {
-    const double tolerance = dtype == DType::f32 ? 2e-5 : 2e-2;
+    const double tolerance = testing::cuda_tolerance(dtype);
     INFO(name_of(dtype));
     ModelConfig config = small();
     check_layer(config, dtype, tolerance);
