@@ -100,6 +100,15 @@ void gather_pieces(Operation& operation, const void* own, void* data, const Coun
 
 }  // namespace
 
+void require_summable(const char* op, const Tensor& x) {
+  const DType dtype = x.dtype();
+  const bool anywhere = dtype == DType::f32 || dtype == DType::f64 || dtype == DType::i64;
+  const bool on_gpu = dtype == DType::bf16 || dtype == DType::i32 || dtype == DType::u8;
+  FULCRUM_REQUIRE(anywhere || (on_gpu && x.device().is_cuda()),
+                  "{}: f32, f64 or i64, on a GPU also bf16, i32 or u8; got {} {} on {}", op, dtype,
+                  x.shape(), x.device());
+}
+
 Request start_barrier(std::shared_ptr<Group> group) {
   return start(std::move(group), "barrier", 0, {[](Operation& operation) {
                  MPI_Request request;

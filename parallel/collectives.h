@@ -13,6 +13,9 @@
 
 namespace fulcrum::parallel {
 
+// Throws ArgumentError unless tensors of its dtype are summed where it lies.
+void require_summable(const char* op, const Tensor& x);
+
 Request start_barrier(std::shared_ptr<Group> group);
 Request start_broadcast(std::shared_ptr<Group> group, Tensor owner, void* data, std::int64_t bytes,
                         int root);

@@ -8,7 +8,18 @@
 
 #include "parallel/collectives.h"
 
-namespace fulcrum::parallel::cuda {
+namespace fulcrum::parallel {
+
+// A collective where the tensor lies: one of two functions that start it.
+template <class Host, class Gpu>
+Request start_where(const Tensor& x, Host&& host, [[maybe_unused]] Gpu&& gpu) {
+  if constexpr (kBuiltWithCuda) {
+    if (x.device().is_cuda()) return gpu();
+  }
+  return host();
+}
+
+namespace cuda {
 
 Request broadcast(const std::shared_ptr<Group>& group, const Tensor& x, int root);
 Request all_reduce(const std::shared_ptr<Group>& group, const Tensor& x, Reduce op);
@@ -23,4 +34,5 @@ void destroy_all();
 // When the job ends in an emergency: ends what is under way on the device, within two seconds.
 void abort_all() noexcept;
 
-}  // namespace fulcrum::parallel::cuda
+}  // namespace cuda
+}  // namespace fulcrum::parallel
