@@ -1,7 +1,7 @@
 #pragma once
 // What grouped_matmul*.cu launches. Internal to ops/grouped_matmul.h, which has the formula.
-// Operands are f32, or bf16 with sums in f32; results have their dtype or are f32. offsets are read
-// on the device.
+// Operands are f32 or bf16, sums f32, results f32 or bf16; all are fast on Hopper where operands
+// are bf16 and results too (of grouped_weights: or f32). offsets are read on the device.
 
 #include <cstdint>
 
@@ -15,6 +15,8 @@ enum class GroupedTiles : std::uint8_t {
   shared_256,  // 128 × 256, each by two warpgroups
   own_192,     // 128 × 192, a warpgroup stores one while the other multiplies the next
   own_128,     // 128 × 128, the same
+  pair_256,    // as shared_256, two blocks at a time that share the second operand
+  pair_192,    // as own_192, the same
   plain,       // 64 × 64 without tensor cores: any widths, any dtype, any chip
 };
 

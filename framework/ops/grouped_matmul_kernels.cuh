@@ -33,9 +33,9 @@ void grouped_product_plain(Form form, const GroupedProduct& p, const Tensor& a, 
 // Whether this device runs grouped_product_hopper.
 bool has_grouped_product_hopper();
 
-// bf16 operands, f32 sums; p.out is bf16, or f32 in Form::weight. Widths are multiples of 8 and
-// addresses of 16 bytes; the result is not empty. tiles is one of Hopper's.
+// bf16 operands, f32 sums; p.out has the dtype `out`: bf16, or f32 in Form::weight. Widths are
+// multiples of 8 and addresses of 16 bytes; the result is not empty. tiles is one of Hopper's.
 void grouped_product_hopper(Form form, const GroupedProduct& p, const Tensor& a, const Tensor& b,
-                            GroupedTiles tiles);
+                            DType out, GroupedTiles tiles);
 
 }  // namespace fulcrum::ops::cuda

@@ -112,7 +112,7 @@ void launch(const GroupedProduct& p, const Tensor& a, const Tensor& b) {
 void grouped_product_plain(Form form, const GroupedProduct& p, const Tensor& a, const Tensor& b,
                            DType out) {
   dispatch_cuda("grouped_linear", a.dtype(), [&]<class T>() {
-    const auto run = [&]<class Out>() {
+    dispatch_cuda("grouped_linear", out, [&]<class Out>() {
       switch (form) {
         case Form::forward:
           return launch<Form::forward, T, Out>(p, a, b);
@@ -121,9 +121,7 @@ void grouped_product_plain(Form form, const GroupedProduct& p, const Tensor& a, 
         case Form::weight:
           return launch<Form::weight, T, Out>(p, a, b);
       }
-    };
-    if (out == DType::f32) return run.template operator()<float>();
-    run.template operator()<T>();
+    });
   });
 }
 

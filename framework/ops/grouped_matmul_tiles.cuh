@@ -8,30 +8,43 @@ namespace fulcrum::ops::cuda {
 struct GroupedTile {
   int group;
   int row, row_end;  // rows of the result: of y or dx, or within the group's weight gradient
-  int column;
+  int column;        // not below the result's columns: a tile that has no part of the result
   int first;  // contraction: indices first..first + depth; rows of the activations in Form::weight
   int depth;
 };
 
+// Whether blocks take tiles one by one or, as pairs (clusters of two blocks), two by two.
+enum class Takers { blocks, pairs };
+
 // Finds tiles of rising numbers. All 32 lanes call it together. Tiles of a group follow each other,
 // in bands of kBand row tiles, row by row first: blocks that run at one time share rows and columns
 // that fit in the L2 cache.
-template <Form kForm, int kTileRows, int kTileColumns>
+//
+// For pairs a number means two tiles of one group, one for each rank: below each other, so that
+// they share the second operand, or, where the group's last row tile is left over, beside each
+// other.
+//
+// With kLongestFirst, groups whose tiles differ in depth (Form::weight) come by falling depth, 128
+// groups at a time: no long tile is left to the end.
+template <Form kForm, int kTileRows, int kTileColumns, Takers kTakers = Takers::blocks,
+          bool kLongestFirst = false>
 class GroupedTileWalk {
  public:
-  __device__ explicit GroupedTileWalk(const GroupedProduct& p)
+  __device__ explicit GroupedTileWalk(const GroupedProduct& p, int rank = 0)
       : p_(p),
         lane_(threadIdx.x % 32),
+        rank_(rank),
         column_tiles_((p.columns + kTileColumns - 1) / kTileColumns) {}
 
-  // False behind the last tile.
-  __device__ bool find(int t, GroupedTile& tile) {
+  // False behind the last tile. `below`: whether the pair's tiles lie below each other.
+  __device__ bool find(int t, GroupedTile& tile, bool& below) {
     int begin, end, inside;
     if constexpr (kForm == Form::weight) {
-      const int row_tiles = (p_.out_rows + kTileRows - 1) / kTileRows;
-      tile.group = t / (row_tiles * column_tiles_);
-      if (tile.group >= p_.groups) return false;
-      inside = t - tile.group * (row_tiles * column_tiles_);
+      const int of_group = count(0, p_.out_rows);
+      const int nth = t / of_group;
+      if (nth >= p_.groups) return false;
+      tile.group = kLongestFirst ? longest(nth) : nth;
+      inside = t - nth * of_group;
       tile.first = static_cast<int>(p_.offsets[tile.group]);
       tile.depth = static_cast<int>(p_.offsets[tile.group + 1]) - tile.first;
       begin = 0;
@@ -46,25 +59,79 @@ class GroupedTileWalk {
       tile.group = chunk_ - 32 + hit;
       begin = __shfl_sync(0xffffffffu, begin_, hit);
       end = __shfl_sync(0xffffffffu, end_, hit);
-      inside = t - base_ - (__shfl_sync(0xffffffffu, last_, hit) - tiles(begin, end));
+      inside = t - base_ - (__shfl_sync(0xffffffffu, last_, hit) - count(begin, end));
       tile.first = 0;
       tile.depth = p_.depth;
     }
-    const int row_tiles = (end - begin + kTileRows - 1) / kTileRows;
-    const int band = inside / (kBand * column_tiles_);
-    const int height = min(kBand, row_tiles - band * kBand);
-    inside -= band * kBand * column_tiles_;
-    tile.column = inside / height * kTileColumns;
-    tile.row = begin + (band * kBand + inside % height) * kTileRows;
-    tile.row_end = end;
+    place(begin, end, inside, tile, below);
     return true;
   }
 
- private:
-  static constexpr int kBand = 16;
+  __device__ bool find(int t, GroupedTile& tile) {
+    bool below;
+    return find(t, tile, below);
+  }
 
-  __device__ int tiles(int begin, int end) const {
-    return (end - begin + kTileRows - 1) / kTileRows * column_tiles_;
+ private:
+  static constexpr int kBlocks = kTakers == Takers::pairs ? 2 : 1;
+  static constexpr int kBand = 16 / kBlocks;
+  static constexpr int kWindow = 128;  // groups that are ordered together
+
+  __device__ static int row_tiles(int begin, int end) {
+    return (end - begin + kTileRows - 1) / kTileRows;
+  }
+
+  // Numbers that a group has.
+  __device__ int count(int begin, int end) const {
+    const int rows = row_tiles(begin, end);
+    return rows / kBlocks * column_tiles_ + rows % kBlocks * ((column_tiles_ + 1) / kBlocks);
+  }
+
+  __device__ void place(int begin, int end, int inside, GroupedTile& tile, bool& below) const {
+    const int high = row_tiles(begin, end) / kBlocks;
+    tile.row_end = end;
+    below = inside < high * column_tiles_;
+    if (below) {
+      const int band = inside / (kBand * column_tiles_);
+      const int height = min(kBand, high - band * kBand);
+      inside -= band * kBand * column_tiles_;
+      tile.column = inside / height * kTileColumns;
+      tile.row = begin + ((band * kBand + inside % height) * kBlocks + rank_) * kTileRows;
+    } else {
+      inside -= high * column_tiles_;
+      tile.row = begin + high * kBlocks * kTileRows;
+      tile.column = (inside * kBlocks + rank_) * kTileColumns;
+    }
+  }
+
+  // The group that is nth by depth, of equal ones the first. nth never falls.
+  __device__ int longest(int nth) {
+    while (taken_ <= nth) {
+      if (taken_ % kWindow == 0) load_depths();
+      std::uint32_t key = max(max(keys_[0], keys_[1]), max(keys_[2], keys_[3]));
+      key = __reduce_max_sync(0xffffffffu, key);
+#pragma unroll
+      for (std::uint32_t& mine : keys_) mine = mine == key ? 0 : mine;
+      group_ = taken_ / kWindow * kWindow + kWindow - static_cast<int>(key % (2 * kWindow));
+      ++taken_;
+    }
+    return group_;
+  }
+
+  // A key is the depth, and below it kWindow less the number of the group in its window, 1 at
+  // least.
+  __device__ void load_depths() {
+#pragma unroll
+    for (int i = 0; i < kWindow / 32; ++i) {
+      const int inside = lane_ + 32 * i;
+      const int group = taken_ + inside;
+      keys_[i] = 0;
+      if (group < p_.groups) {
+        const auto depth = static_cast<int>(p_.offsets[group + 1] - p_.offsets[group]);
+        keys_[i] = static_cast<std::uint32_t>(min(depth, (1 << 23) - 1)) * (2 * kWindow) + kWindow -
+                   inside;
+      }
+    }
   }
 
   // The next 32 groups: a lane holds one, and the number of tiles to its end.
@@ -75,7 +142,7 @@ class GroupedTileWalk {
       begin_ = static_cast<int>(p_.offsets[group]);
       end_ = static_cast<int>(p_.offsets[group + 1]);
     }
-    last_ = tiles(begin_, end_);
+    last_ = count(begin_, end_);
 #pragma unroll
     for (int distance = 1; distance < 32; distance *= 2) {
       const int before = __shfl_up_sync(0xffffffffu, last_, distance);
@@ -87,11 +154,13 @@ class GroupedTileWalk {
   }
 
   const GroupedProduct& p_;
-  int lane_;
+  int lane_, rank_;
   int column_tiles_;
   int chunk_ = 0;            // groups before this one are loaded
   int base_ = 0, next_ = 0;  // tiles before the loaded groups, and to their end
   int begin_ = 0, end_ = 0, last_ = 0;
+  int taken_ = 0, group_ = 0;  // groups taken by depth, and the last of them
+  std::uint32_t keys_[kWindow / 32] = {};
 };
 
 }  // namespace fulcrum::ops::cuda

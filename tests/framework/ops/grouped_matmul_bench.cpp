@@ -1,6 +1,7 @@
-// Speed of grouped products on CUDA: fulcrum_tests "[grouped][bench]". TFLOP/s count 2 · rows · out
-// · in; GB/s what must cross memory once. Every tiling is timed. Operands and results of every
-// shape are larger than the L2 cache together.
+// Speed of grouped products on CUDA: fulcrum_tests "[grouped][bench]", and "[grouped_pairs_bench]".
+// A line has the microseconds and GB/s (what must cross memory once) of the first tiling, then the
+// TFLOP/s (2 · rows · out · in) of every tiling. Operands and results of every shape are larger
+// than the L2 cache together.
 
 #include <algorithm>
 #include <chrono>
@@ -40,8 +41,8 @@ Tensor random_on_device(const Shape& shape, std::uint64_t seed, double scale) {
 
 // Median seconds of a launch, over batches of launches that follow each other.
 double seconds_of(const std::function<void()>& launch) {
-  constexpr int kBatches = 7;
-  constexpr int kLaunches = 10;
+  constexpr int kBatches = 5;
+  constexpr int kLaunches = 8;
   for (int i = 0; i < 3; ++i) launch();
   cuda_synchronize();
   std::vector<double> times;
@@ -78,58 +79,74 @@ Tensor offsets_of(std::int64_t groups, std::int64_t rows, bool balanced) {
   return Tensor::from(offsets, {groups + 1}).to(cuda_device());
 }
 
+using Tilings = std::vector<std::pair<GroupedTiles, const char*>>;
+
+void time_products(const Tilings& tilings) {
+  struct Case {
+    std::int64_t groups, rows, out, in;
+    bool balanced, adds;  // adds: weight gradients that are added are timed, too
+  };
+  const std::vector<Case> cases = {
+      {64, 64 * 512, 2816, 2048, true, true},   {64, 64 * 512, 2816, 2048, false, false},
+      {64, 64 * 512, 2048, 1408, true, false},  {72, 72 * 680, 1792, 2560, true, false},
+      {16, 16 * 2048, 4096, 2048, true, false}, {64, 196608, 256, 384, true, false},
+      {64, 196608, 256, 384, false, false},     {64, 196608, 384, 128, true, false},
+      {64, 196608, 384, 128, false, false},
+  };
+  std::printf("%-31s %-10s %7s %5s", "groups, rows, out, in, routing", "form", "us", "GB/s");
+  for (const auto& tiling : tilings) std::printf(" %7s", tiling.second);
+  std::printf("\n");
+  for (const Case& c : cases) {
+    const Tensor x = random_on_device({c.rows, c.in}, 1, 1.0);
+    const Tensor dy = random_on_device({c.rows, c.out}, 2, 1.0);
+    const Tensor weight = random_on_device({c.groups, c.out, c.in}, 3, 0.02);
+    const Tensor y = Tensor::empty({c.rows, c.out}, DType::bf16, x.device());
+    const Tensor dx = Tensor::empty({c.rows, c.in}, DType::bf16, x.device());
+    const Tensor d = Tensor::zeros(weight.shape(), DType::f32, x.device());
+    const Tensor d16 = Tensor::zeros(weight.shape(), DType::bf16, x.device());
+    const Tensor offsets = offsets_of(c.groups, c.rows, c.balanced);
+    const auto row = [&](const char* form, double bytes,
+                         const std::function<void(GroupedTiles)>& launch) {
+      std::vector<double> seconds;
+      for (const auto& tiling : tilings) {
+        seconds.push_back(seconds_of([&, tiles = tiling.first] { launch(tiles); }));
+      }
+      char shape[64];
+      std::snprintf(shape, sizeof shape, "%ld, %ld, %ld, %ld, %s", long(c.groups), long(c.rows),
+                    long(c.out), long(c.in), c.balanced ? "even" : "uneven");
+      std::printf("%-31s %-10s %7.1f %5.0f", shape, form, seconds[0] * 1e6,
+                  bytes * 1e-9 / seconds[0]);
+      const double flops = 2.0 * static_cast<double>(c.rows * c.out * c.in);
+      for (const double s : seconds) std::printf(" %7.1f", flops * 1e-12 / s);
+      std::printf("\n");
+      std::fflush(stdout);
+    };
+    const auto activations = static_cast<double>(x.bytes() + dy.bytes());
+    const auto weights = static_cast<double>(weight.bytes());
+    row("forward", activations + weights,
+        [&](GroupedTiles tiles) { grouped_forward(x, weight, offsets, y, false, tiles); });
+    row("input", activations + weights,
+        [&](GroupedTiles tiles) { grouped_input(dy, weight, offsets, dx, false, tiles); });
+    for (const bool add : {false, true}) {
+      if (add && !c.adds) continue;
+      const double passes = add ? 2.0 : 1.0;
+      row(add ? "weight16+=" : "weight16", activations + passes * weights,
+          [&](GroupedTiles tiles) { grouped_weight(dy, x, offsets, d16, add, tiles); });
+      row(add ? "weight32+=" : "weight32", activations + 2.0 * passes * weights,
+          [&](GroupedTiles tiles) { grouped_weight(dy, x, offsets, d, add, tiles); });
+    }
+  }
+}
+
 }  // namespace
 
 TEST_CASE("speed of grouped products", "[.][gpu][bench][grouped]") {
-  struct Shape4 {
-    std::int64_t groups, rows, out, in;
-  };
-  const std::vector<Shape4> shapes = {{64, 64 * 512, 2816, 2048}, {64, 64 * 512, 2048, 1408},
-                                      {72, 72 * 680, 1792, 2560}, {16, 16 * 2048, 4096, 2048},
-                                      {64, 196608, 256, 384},     {64, 196608, 384, 128},
-                                      {32, 131072, 256, 512},     {32, 131072, 512, 128}};
-  const std::vector<std::pair<GroupedTiles, const char*>> tilings = {
-      {GroupedTiles::automatic, "auto"},
-      {GroupedTiles::own_128, "128x128"},
-      {GroupedTiles::own_192, "128x192"},
-      {GroupedTiles::shared_256, "128x256"}};
-  std::printf("%-34s %-12s %-9s %9s %9s %8s\n", "groups, rows, out, in, routing", "form", "tiles",
-              "us", "TFLOP/s", "GB/s");
-  for (const auto& [groups, rows, out, in] : shapes) {
-    const Tensor x = random_on_device({rows, in}, 1, 1.0);
-    const Tensor dy = random_on_device({rows, out}, 2, 1.0);
-    const Tensor weight = random_on_device({groups, out, in}, 3, 0.02);
-    const Tensor y = Tensor::empty({rows, out}, DType::bf16, x.device());
-    const Tensor dx = Tensor::empty({rows, in}, DType::bf16, x.device());
-    const Tensor d = Tensor::zeros({groups, out, in}, DType::f32, x.device());
-    for (const bool balanced : {true, false}) {
-      const Tensor offsets = offsets_of(groups, rows, balanced);
-      for (const auto& [tiles, tiles_name] : tilings) {
-        const auto row = [&, tiles_name = tiles_name, groups = groups, rows = rows, out = out,
-                          in = in](const char* form, double bytes,
-                                   const std::function<void()>& launch) {
-          const double seconds = seconds_of(launch);
-          char shape[64];
-          std::snprintf(shape, sizeof shape, "%ld, %ld, %ld, %ld, %s", long(groups), long(rows),
-                        long(out), long(in), balanced ? "even" : "uneven");
-          std::printf("%-34s %-12s %-9s %9.1f %9.1f %8.0f\n", shape, form, tiles_name,
-                      seconds * 1e6,
-                      2e-12 * static_cast<double>(rows) * static_cast<double>(out) *
-                          static_cast<double>(in) / seconds,
-                      bytes * 1e-9 / seconds);
-          std::fflush(stdout);
-        };
-        const auto activations = static_cast<double>(x.bytes() + dy.bytes());
-        const auto weights = static_cast<double>(weight.bytes());
-        row("forward", activations + weights,
-            [&, tiles = tiles] { grouped_forward(x, weight, offsets, y, false, tiles); });
-        row("input", activations + weights,
-            [&, tiles = tiles] { grouped_input(dy, weight, offsets, dx, false, tiles); });
-        row("weight", activations + 2 * weights,
-            [&, tiles = tiles] { grouped_weight(dy, x, offsets, d, false, tiles); });
-        row("weight add", activations + 4 * weights,
-            [&, tiles = tiles] { grouped_weight(dy, x, offsets, d, true, tiles); });
-      }
-    }
-  }
+  time_products({{GroupedTiles::automatic, "auto"},
+                 {GroupedTiles::own_128, "128"},
+                 {GroupedTiles::own_192, "192"},
+                 {GroupedTiles::shared_256, "256"}});
+}
+
+TEST_CASE("speed of grouped products by pairs of blocks", "[.][grouped_pairs_bench]") {
+  time_products({{GroupedTiles::pair_256, "pair256"}, {GroupedTiles::pair_192, "pair192"}});
 }

@@ -19,8 +19,12 @@ namespace {
 using Offsets = std::vector<std::int64_t>;
 using cuda::GroupedTiles;
 
-constexpr GroupedTiles kHopperTiles[] = {GroupedTiles::own_128, GroupedTiles::own_192,
-                                         GroupedTiles::shared_256};
+using Tilings = std::vector<GroupedTiles>;
+
+const Tilings kTilings = {GroupedTiles::plain, GroupedTiles::own_128, GroupedTiles::own_192,
+                          GroupedTiles::shared_256};
+// Not chosen by themselves; their tests run on demand: "[grouped_pairs]".
+const Tilings kPairs = {GroupedTiles::pair_192, GroupedTiles::pair_256};
 
 Tensor tensor_of(const Offsets& offsets) {
   return Tensor::from(offsets, {static_cast<std::int64_t>(offsets.size())});
@@ -94,6 +98,103 @@ double error(const Tensor& cuda, const Tensor& exact) {
   return relative_error(cuda.to(Device{}).to(DType::f64), exact);
 }
 
+void check_tilings(const Tilings& tilings) {
+  struct Case {
+    Offsets offsets;
+    std::int64_t beyond, out, in;
+  };
+  const std::vector<Case> cases = {
+      {{0, 100, 100, 356, 357, 700}, 40, 320, 456}, {{0, 0, 129, 129, 640}, 0, 136, 200},
+      {random_routing(40, 3000, 5), 17, 192, 128},  {random_routing(70, 2500, 6), 0, 72, 584},
+      {random_routing(150, 4000, 8), 30, 648, 328},  // more groups than are ordered together
+  };
+  for (const Case& c : cases) {
+    const std::int64_t rows = c.offsets.back() + c.beyond;
+    const Product p = product_of(c.offsets, rows, c.out, c.in);
+    for (const GroupedTiles tiles : tilings) {
+      INFO("tiles " << static_cast<int>(tiles) << " out " << c.out << " in " << c.in);
+      const Tensor y = poisoned({rows, c.out}, DType::bf16);
+      grouped_forward(p.x, p.weight, p.offsets, y, false, tiles);
+      CHECK(error(y, p.exact_y) < 4e-3);
+      const Tensor dx = poisoned({rows, c.in}, DType::bf16);
+      grouped_input(p.dy, p.weight, p.offsets, dx, false, tiles);
+      CHECK(error(dx, p.exact_dx) < 4e-3);
+      const Tensor d = poisoned(p.weight.shape(), DType::f32);
+      grouped_weight(p.dy, p.x, p.offsets, d, false, tiles);
+      CHECK(error(d, p.exact_d) < 3e-5);
+
+      // The same bits again; then once more, added.
+      const Tensor again = poisoned(p.weight.shape(), DType::f32);
+      grouped_weight(p.dy, p.x, p.offsets, again, false, tiles);
+      CHECK(same_bits(d, again));
+      grouped_weight(p.dy, p.x, p.offsets, again, true, tiles);
+      CHECK(error(again, scale(p.exact_d, 2.0)) < 3e-5);
+      const Tensor d16 = poisoned(p.weight.shape(), DType::bf16);
+      grouped_weight(p.dy, p.x, p.offsets, d16, false, tiles);
+      CHECK(error(d16, p.exact_d) < 4e-3);
+      grouped_weight(p.dy, p.x, p.offsets, d16, true, tiles);
+      CHECK(error(d16, scale(p.exact_d, 2.0)) < 8e-3);
+      grouped_input(p.dy, p.weight, p.offsets, dx, true, tiles);
+      CHECK(error(dx, scale(p.exact_dx, 2.0)) < 8e-3);
+    }
+  }
+}
+
+void check_rows_of_no_group(const Tilings& tilings) {
+  const Offsets offsets = {0, 70, 70, 171};
+  const Product p = product_of(offsets, 200, 136, 264);
+  for (const Tensor& t : {p.x, p.dy}) {
+    const Tensor rest = t.slice(171, 200);
+    cuda_set_bytes(rest.raw(), 0xff, static_cast<std::size_t>(rest.bytes()), 0);
+  }
+  for (const GroupedTiles tiles : tilings) {
+    INFO("tiles " << static_cast<int>(tiles));
+    const Tensor d = poisoned(p.weight.shape(), DType::f32);
+    grouped_weight(p.dy, p.x, p.offsets, d, false, tiles);
+    CHECK(error(d, p.exact_d) < 3e-5);
+  }
+}
+
+// Chunks of 64 contraction elements, as many as the ring of stages holds (4 to 6) or twice that: a
+// warpgroup that takes an old filling of a stage for the next one shows here.
+void check_deep_tiles(const Tilings& tilings) {
+  const std::int64_t rows = 40960;
+  for (const std::int64_t chunks : {4, 5, 6, 12}) {
+    const std::int64_t in = 64 * chunks;
+    const std::int64_t out = 256;
+    Product p;
+    p.x = random({rows, in}, 21).to(DType::bf16).to(cuda_device());
+    p.dy = random({rows, out}, 22).to(DType::bf16).to(cuda_device());
+    p.weight = random({64, out, in}, 23).to(DType::bf16).to(cuda_device());
+    p.offsets = tensor_of(random_routing(64, rows, 24)).to(cuda_device());
+    const Tensor y = poisoned({rows, out}, DType::bf16);
+    const Tensor dx = poisoned({rows, in}, DType::bf16);
+    const Tensor d = poisoned(p.weight.shape(), DType::f32);
+    const auto multiply = [&](GroupedTiles tiles) {
+      grouped_forward(p.x, p.weight, p.offsets, y, false, tiles);
+      grouped_input(p.dy, p.weight, p.offsets, dx, false, tiles);
+      grouped_weight(p.dy, p.x, p.offsets, d, false, tiles);
+    };
+    multiply(GroupedTiles::plain);
+    const auto exact = [](const Tensor& t) { return t.to(Device{}).to(DType::f64); };
+    const std::vector<Tensor> plain = {exact(y), exact(dx), exact(d)};
+    for (const GroupedTiles tiles : tilings) {
+      INFO("in " << in << " tiles " << static_cast<int>(tiles));
+      multiply(tiles);
+      const std::vector<Tensor> first = {y.clone(), dx.clone(), d.clone()};
+      CHECK(error(first[0], plain[0]) < 4e-3);
+      CHECK(error(first[1], plain[1]) < 4e-3);
+      CHECK(error(first[2], plain[2]) < 3e-5);
+      for (int repeat = 0; repeat < 5; ++repeat) {
+        for (int i = 0; i < 4; ++i) multiply(tiles);  // back to back, so that caches are under load
+        CHECK(same_bits(y, first[0]));
+        CHECK(same_bits(dx, first[1]));
+        CHECK(same_bits(d, first[2]));
+      }
+    }
+  }
+}
+
 }  // namespace
 
 TEST_CASE("grouped_linear on CUDA equals that on the CPU", "[gpu][ops][grouped]") {
@@ -119,109 +220,11 @@ TEST_CASE("grouped_linear on CUDA equals that on the CPU", "[gpu][ops][grouped]"
   }
 }
 
-TEST_CASE("every tiling of grouped products is right", "[gpu][ops][grouped]") {
-  struct Case {
-    Offsets offsets;
-    std::int64_t beyond, out, in;
-  };
-  const std::vector<Case> cases = {
-      {{0, 100, 100, 356, 357, 700}, 40, 320, 456},
-      {{0, 0, 129, 129, 640}, 0, 136, 200},
-      {random_routing(40, 3000, 5), 17, 192, 128},
-      {random_routing(70, 2500, 6), 0, 72, 584},
-  };
-  for (const Case& c : cases) {
-    const std::int64_t rows = c.offsets.back() + c.beyond;
-    const Product p = product_of(c.offsets, rows, c.out, c.in);
-    for (const GroupedTiles tiles : {GroupedTiles::plain, GroupedTiles::own_128,
-                                     GroupedTiles::own_192, GroupedTiles::shared_256}) {
-      INFO("tiles " << static_cast<int>(tiles) << " out " << c.out << " in " << c.in);
-      const Tensor y = poisoned({rows, c.out}, DType::bf16);
-      grouped_forward(p.x, p.weight, p.offsets, y, false, tiles);
-      CHECK(error(y, p.exact_y) < 4e-3);
-      const Tensor dx = poisoned({rows, c.in}, DType::bf16);
-      grouped_input(p.dy, p.weight, p.offsets, dx, false, tiles);
-      CHECK(error(dx, p.exact_dx) < 4e-3);
-      const Tensor d = poisoned(p.weight.shape(), DType::f32);
-      grouped_weight(p.dy, p.x, p.offsets, d, false, tiles);
-      CHECK(error(d, p.exact_d) < 3e-5);
-
-      // The same bits again; then once more, added.
-      const Tensor again = poisoned(p.weight.shape(), DType::f32);
-      grouped_weight(p.dy, p.x, p.offsets, again, false, tiles);
-      CHECK(same_bits(d, again));
-      grouped_weight(p.dy, p.x, p.offsets, again, true, tiles);
-      CHECK(error(again, scale(p.exact_d, 2.0)) < 3e-5);
-      grouped_input(p.dy, p.weight, p.offsets, dx, true, tiles);
-      CHECK(error(dx, scale(p.exact_dx, 2.0)) < 8e-3);
-    }
-  }
-}
-
 TEST_CASE("grouped products of bf16 operands give f32 where asked", "[gpu][ops][grouped]") {
   const Product p = product_of({0, 90, 90, 171}, 180, 72, 136);
   const Tensor dx = poisoned({180, 136}, DType::f32);
   grouped_input(p.dy, p.weight, p.offsets, dx, false, GroupedTiles::automatic);
   CHECK(error(dx, p.exact_dx) < 3e-5);
-  const Tensor d = poisoned(p.weight.shape(), DType::bf16);
-  grouped_weight(p.dy, p.x, p.offsets, d, false, GroupedTiles::automatic);
-  CHECK(error(d, p.exact_d) < 4e-3);
-}
-
-TEST_CASE("rows of no group do not reach weight gradients", "[gpu][ops][grouped]") {
-  const Offsets offsets = {0, 70, 70, 171};
-  const Product p = product_of(offsets, 200, 136, 264);
-  for (const Tensor& t : {p.x, p.dy}) {
-    const Tensor rest = t.slice(171, 200);
-    cuda_set_bytes(rest.raw(), 0xff, static_cast<std::size_t>(rest.bytes()), 0);
-  }
-  for (const GroupedTiles tiles : {GroupedTiles::plain, GroupedTiles::own_128,
-                                   GroupedTiles::own_192, GroupedTiles::shared_256}) {
-    INFO("tiles " << static_cast<int>(tiles));
-    const Tensor d = poisoned(p.weight.shape(), DType::f32);
-    grouped_weight(p.dy, p.x, p.offsets, d, false, tiles);
-    CHECK(error(d, p.exact_d) < 3e-5);
-  }
-}
-
-// Chunks of 64 contraction elements, as many as the ring of stages holds (4 to 6) or twice that: a
-// warpgroup that takes an old filling of a stage for the next one shows here.
-TEST_CASE("tiles as deep as the ring of stages, launch after launch", "[gpu][ops][grouped]") {
-  const std::int64_t rows = 40960;
-  for (const std::int64_t chunks : {4, 5, 6, 12}) {
-    const std::int64_t in = 64 * chunks;
-    const std::int64_t out = 256;
-    Product p;
-    p.x = random({rows, in}, 21).to(DType::bf16).to(cuda_device());
-    p.dy = random({rows, out}, 22).to(DType::bf16).to(cuda_device());
-    p.weight = random({64, out, in}, 23).to(DType::bf16).to(cuda_device());
-    p.offsets = tensor_of(random_routing(64, rows, 24)).to(cuda_device());
-    const Tensor y = poisoned({rows, out}, DType::bf16);
-    const Tensor dx = poisoned({rows, in}, DType::bf16);
-    const Tensor d = poisoned(p.weight.shape(), DType::f32);
-    const auto multiply = [&](GroupedTiles tiles) {
-      grouped_forward(p.x, p.weight, p.offsets, y, false, tiles);
-      grouped_input(p.dy, p.weight, p.offsets, dx, false, tiles);
-      grouped_weight(p.dy, p.x, p.offsets, d, false, tiles);
-    };
-    multiply(GroupedTiles::plain);
-    const auto exact = [](const Tensor& t) { return t.to(Device{}).to(DType::f64); };
-    const std::vector<Tensor> plain = {exact(y), exact(dx), exact(d)};
-    for (const GroupedTiles tiles : kHopperTiles) {
-      INFO("in " << in << " tiles " << static_cast<int>(tiles));
-      multiply(tiles);
-      const std::vector<Tensor> first = {y.clone(), dx.clone(), d.clone()};
-      CHECK(error(first[0], plain[0]) < 4e-3);
-      CHECK(error(first[1], plain[1]) < 4e-3);
-      CHECK(error(first[2], plain[2]) < 3e-5);
-      for (int repeat = 0; repeat < 5; ++repeat) {
-        for (int i = 0; i < 4; ++i) multiply(tiles);  // back to back, so that caches are under load
-        CHECK(same_bits(y, first[0]));
-        CHECK(same_bits(dx, first[1]));
-        CHECK(same_bits(d, first[2]));
-      }
-    }
-  }
 }
 
 TEST_CASE("grouped_linear on CUDA adds to gradients", "[gpu][ops][grouped]") {
@@ -249,4 +252,22 @@ TEST_CASE("grouped_linear on CUDA with many groups and random routing", "[gpu][o
     CHECK(errors.outputs < cuda_tolerance(DType::bf16));
     CHECK(errors.gradients < cuda_tolerance(DType::bf16));
   }
+}
+
+TEST_CASE("every tiling of grouped products is right", "[gpu][ops][grouped]") {
+  check_tilings(kTilings);
+}
+
+TEST_CASE("rows of no group do not reach weight gradients", "[gpu][ops][grouped]") {
+  check_rows_of_no_group(kTilings);
+}
+
+TEST_CASE("tiles as deep as the ring of stages, launch after launch", "[gpu][ops][grouped][slow]") {
+  check_deep_tiles(kTilings);
+}
+
+TEST_CASE("grouped products by pairs of blocks", "[.][grouped_pairs]") {
+  check_tilings(kPairs);
+  check_rows_of_no_group(kPairs);
+  check_deep_tiles(kPairs);
 }
