@@ -174,13 +174,16 @@ struct Cut {
   std::int64_t count() const { return down * across; }
 };
 
-// Two parts a thread, so that a thread that is held up leaves work to the others; but not smaller
-// than what outweighs the copying, which is done for each part.
+// Two parts a thread, so that a thread that is held up leaves work to the others, or one where two
+// would be too small to outweigh the copying, which is done for each part.
 Cut cut_of(std::int64_t m, std::int64_t n) {
+  const std::int64_t threads = omp_in_parallel() ? 1 : omp_get_max_threads();
   const std::int64_t across = ceil_div(n, kMostColumns);
-  const std::int64_t parts = omp_in_parallel() ? 1 : 2 * omp_get_max_threads();
-  const std::int64_t down =
-      std::clamp(ceil_div(parts, across), std::int64_t{1}, ceil_div(m, kLeastRows));
+  const std::int64_t most = std::max<std::int64_t>(1, m / kLeastRows);
+  const std::int64_t twice = ceil_div(2 * threads, across);
+  const std::int64_t down = threads == 1    ? 1
+                            : twice <= most ? twice
+                                            : std::min(ceil_div(threads, across), most);
   Cut cut;
   cut.rows = ceil_div(ceil_div(m, down), kRows) * kRows;
   cut.columns = ceil_div(ceil_div(n, across), kColumns) * kColumns;
