@@ -11,6 +11,7 @@
 #include <fstream>
 #include <thread>
 
+#include "framework/core/cuda_memory.h"
 #include "framework/core/error.h"
 #include "framework/core/file.h"
 
@@ -108,6 +109,12 @@ Finished Process::wait(int limit_seconds) {
 }
 
 std::string mpirun(int ranks) { return fmt::format("mpirun -n {} --oversubscribe ", ranks); }
+
+std::string mpirun_on_gpus(int ranks) {
+  const std::string start = mpirun(ranks) + "--bind-to none ";
+  if (ranks <= cuda_device_count()) return start;
+  return start + "bash -c 'NCCL_HOSTID=$OMPI_COMM_WORLD_RANK exec \"$@\"' _ ";
+}
 
 std::string test_program() { return std::filesystem::read_symlink("/proc/self/exe").string(); }
 

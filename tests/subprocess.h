@@ -20,6 +20,8 @@ Finished run(const std::string& command, int limit_seconds = 60);
 
 // "mpirun -n RANKS --oversubscribe " with what the root user of a container needs.
 std::string mpirun(int ranks);
+// The same, where ranks that share a GPU look like hosts of their own to NCCL.
+std::string mpirun_on_gpus(int ranks);
 
 // A shell command that runs while the test goes on. Its environment is that of run().
 class Process {

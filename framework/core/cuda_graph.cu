@@ -31,7 +31,9 @@ void CudaGraph::capture(const std::function<void()>& work) {
     throw;
   }
   FULCRUM_CUDA_CHECK(cudaStreamEndCapture(stream, &graph));
-  const cudaError_t result = cudaGraphInstantiate(&executable->handle, graph, 0);
+  // Collectives go before other kernels inside a graph, too.
+  const cudaError_t result =
+      cudaGraphInstantiate(&executable->handle, graph, cudaGraphInstantiateFlagUseNodePriority);
   cudaGraphDestroy(graph);
   FULCRUM_CUDA_CHECK(result);
   executable_ = std::move(executable);

@@ -22,11 +22,8 @@ using fulcrum::testing::world_gpu;
 
 namespace {
 
-// Each rank says it is a host of its own, so that they may share a GPU.
-testing::Finished run_hosts(int ranks, const std::string& name) {
-  return testing::run(testing::mpirun(ranks) +
-                          "bash -c 'NCCL_HOSTID=$OMPI_COMM_WORLD_RANK exec \"$@\"' _ " +
-                          testing::test_program() + " '" + name + "'",
+testing::Finished run_on_gpus(int ranks, const std::string& name) {
+  return testing::run(testing::mpirun_on_gpus(ranks) + testing::test_program() + " '" + name + "'",
                       120);
 }
 
@@ -73,8 +70,8 @@ TEST_CASE("child: ranks that share a GPU", "[.child]") {
 }
 
 TEST_CASE("a rank that never joins on a GPU is reported and the job ends", "[gpu]") {
-  check_report(run_hosts(2, "child: a rank that never joins on a GPU"));
-  check_report(run_hosts(2, "child: a rank that never replays"));
+  check_report(run_on_gpus(2, "child: a rank that never joins on a GPU"));
+  check_report(run_on_gpus(2, "child: a rank that never replays"));
 }
 
 TEST_CASE("ranks must not share a GPU", "[gpu]") {

@@ -84,9 +84,11 @@ Experiment::Experiment(std::uint64_t text_seed) {
 
 std::string Experiment::command(int ranks, const std::string& run,
                                 const std::string& arguments) const {
-  return fmt::format("{}" FULCRUM_PROGRAM " train {} --run-dir {} {}",
-                     ranks > 1 ? mpirun(ranks) + "--bind-to none " : "", config().string(),
-                     run_dir(run).string(), arguments);
+  const bool gpus = contains(arguments, "device=cuda");
+  std::string start;
+  if (ranks > 1) start = gpus ? mpirun_on_gpus(ranks) : mpirun(ranks) + "--bind-to none ";
+  return fmt::format("{}" FULCRUM_PROGRAM " train {} --run-dir {} {} {}", start, config().string(),
+                     run_dir(run).string(), gpus ? "" : "--set device=cpu", arguments);
 }
 
 Finished Experiment::train(int ranks, const std::string& run, const std::string& arguments,

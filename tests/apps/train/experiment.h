@@ -37,7 +37,7 @@ class Experiment {
   }
 
   // "mpirun -n RANKS fulcrum train experiment.yaml --run-dir RUN", plain `fulcrum` for one rank.
-  // `arguments` is text such as "--resume --set train.steps=3".
+  // On the CPU, unless `arguments`, text such as "--resume --set train.steps=3", has device=cuda.
   std::string command(int ranks, const std::string& run, const std::string& arguments = "") const;
   Finished train(int ranks, const std::string& run, const std::string& arguments = "",
                  int limit_seconds = 60) const;
