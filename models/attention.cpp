@@ -13,8 +13,8 @@ FullAttention::FullAttention(ParameterStore& store, const std::string& name,
       kv_heads_(config.attention.kv_heads),
       head_dim_(config.attention.head_dim),
       theta_(config.attention.rope_theta),
-      qkv_(store, name + ".qkv", config.width, (heads_ + 2 * kv_heads_) * head_dim_,
-           config.init_std),
+      qkv_(store, name + ".qkv", config.width,
+           {heads_ * head_dim_, kv_heads_ * head_dim_, kv_heads_ * head_dim_}, config.init_std),
       output_(store, name + ".output", heads_ * head_dim_, config.width, residual_std(config)) {}
 
 Tensor FullAttention::forward(const Tensor& x, ForwardPass&) {

@@ -7,7 +7,7 @@ namespace fulcrum::models {
 
 DenseFeedForward::DenseFeedForward(ParameterStore& store, const std::string& name,
                                    const ModelConfig& config, std::int64_t hidden)
-    : gate_up_(store, name + ".gate_up", config.width, 2 * hidden, config.init_std),
+    : gate_up_(store, name + ".gate_up", config.width, {hidden, hidden}, config.init_std),
       down_(store, name + ".down", hidden, config.width, residual_std(config)) {}
 
 Tensor DenseFeedForward::operator()(const Tensor& tokens) const {

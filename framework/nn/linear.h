@@ -1,6 +1,8 @@
 #pragma once
 // Layers that own one weight.
 
+#include <vector>
+
 #include "framework/core/tensor.h"
 #include "framework/nn/parameter.h"
 
@@ -11,6 +13,9 @@ class Linear {
  public:
   Linear(ParameterStore& store, const std::string& name, std::int64_t in, std::int64_t out,
          double std, ParameterKind kind = ParameterKind::matrix);
+  // Several matrices that read the same x, one below the other: y holds their outputs side by side.
+  Linear(ParameterStore& store, const std::string& name, std::int64_t in,
+         const std::vector<std::int64_t>& outs, double std);
   Tensor operator()(const Tensor& x) const;  // [..., in] → [..., out]
   const Parameter& weight() const { return *weight_; }
 

@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "framework/optim/matrices.h"
+#include "framework/optim/muon_cuda.h"
 #include "framework/optim/newton_schulz.h"
 
 namespace fulcrum {
@@ -79,8 +81,9 @@ Muon::Muon(std::vector<Parameter*> matrices, const MuonOptions& options)
     const bool stacked = p->kind == ParameterKind::expert;
     FULCRUM_REQUIRE(p->value.rank() == (stacked ? 3 : 2), "muon: {} must be {}; got {}", p->name,
                     stacked ? "[experts, out, in]" : "[out, in]", p->value.shape());
-    FULCRUM_REQUIRE(stacked || !p->sharded(), "muon: {} is sharded by rows, but must be whole",
-                    p->name);
+    const std::int64_t held = p->master_rows.count;
+    FULCRUM_REQUIRE(stacked || held == 0 || held == p->global_shape[0],
+                    "muon: {} is divided by rows, but must be whole", p->name);
   }
 }
 
@@ -92,17 +95,23 @@ std::vector<StateTensor> Muon::state() const {
 
 void Muon::update(double lr, double gradient_scale) {
   if (parameters().empty()) return;
-  dispatch_floating("muon", parameters()[0]->value.dtype(), [&]<class T>() {
+  if constexpr (kBuiltWithCuda) {
+    if (on_cuda()) {
+      std::vector<cuda::MuonTensors> list;
+      for (std::size_t k = 0; k < parameters().size(); ++k) {
+        list.push_back({*parameters()[k], gradient_of(*parameters()[k]), momentum_[k]});
+      }
+      return cuda::muon(list, options_, lr, gradient_scale);
+    }
+  }
+  dispatch_floating("muon", parameters()[0]->master.dtype(), [&]<class T>() {
     std::vector<Job<T>> jobs;
     for (std::size_t k = 0; k < parameters().size(); ++k) {
-      const Tensor& value = parameters()[k]->value;
+      const Tensor& master = parameters()[k]->master;
       const Tensor gradient = gradient_of(*parameters()[k]);
-      const std::int64_t matrices = value.rank() == 3 ? value.dim(0) : 1;
-      const std::int64_t size = value.dim(-2) * value.dim(-1);
-      for (std::int64_t e = 0; e < matrices; ++e) {
-        jobs.push_back({gradient.defined() ? gradient.data<T>() + e * size : nullptr,
-                        value.data<T>() + e * size, momentum_[k].data<T>() + e * size,
-                        value.dim(-2), value.dim(-1)});
+      for (const auto& [offset, rows, cols] : matrices_of(*parameters()[k])) {
+        jobs.push_back({gradient.defined() ? gradient.data<T>() + offset : nullptr,
+                        master.data<T>() + offset, momentum_[k].data<T>() + offset, rows, cols});
       }
     }
     // The largest first, so that no thread is left alone with one at the end.
@@ -110,6 +119,7 @@ void Muon::update(double lr, double gradient_scale) {
                      [](const Job<T>& a, const Job<T>& b) { return a.size() > b.size(); });
     run_all(jobs, options_, lr, gradient_scale);
   });
+  for (const Parameter* p : parameters()) p->round();
 }
 
 }  // namespace fulcrum

@@ -22,8 +22,9 @@ struct MuonOptions {
 };
 
 // For parameters [out, in], and for experts [E, out, in], of which each leading index is a matrix
-// of its own. Other ranks, and matrices of which this rank holds only some rows, throw
-// ArgumentError.
+// of its own. Parts of a parameter (Parameter::parts) are matrices of their own, too. Other ranks,
+// and matrices of which this rank's master holds only some rows, throw ArgumentError. On CUDA
+// Newton–Schulz runs in the dtype of the parameter's value.
 class Muon : public Optimizer {
  public:
   Muon(std::vector<Parameter*> parameters, const MuonOptions& options);

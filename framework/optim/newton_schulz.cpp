@@ -10,9 +10,6 @@ namespace fulcrum {
 namespace {
 
 constexpr std::int64_t kParallel = 65536;  // elements from which threads pay
-constexpr double kA = 3.4445;
-constexpr double kB = -4.7750;
-constexpr double kC = 2.0315;
 
 // Rows are summed apart and then in order, so that the number of threads does not matter.
 template <class T>
@@ -58,15 +55,15 @@ void orthogonalize(T* x, std::int64_t rows, std::int64_t cols, std::int64_t iter
     ops::gemm<T>(!wide, wide, small, small, std::max(rows, cols), T{1}, from, cols, from, cols,
                  T{0}, a, small);
     std::copy_n(a, small * small, b);
-    ops::gemm<T>(false, false, small, small, small, static_cast<T>(kC), a, small, a, small,
-                 static_cast<T>(kB), b, small);
+    ops::gemm<T>(false, false, small, small, small, static_cast<T>(kNewtonSchulzC), a, small, a,
+                 small, static_cast<T>(kNewtonSchulzB), b, small);
     std::copy_n(from, n, to);
     if (wide) {
-      ops::gemm<T>(false, false, rows, cols, small, T{1}, b, small, from, cols, static_cast<T>(kA),
-                   to, cols);
+      ops::gemm<T>(false, false, rows, cols, small, T{1}, b, small, from, cols,
+                   static_cast<T>(kNewtonSchulzA), to, cols);
     } else {
-      ops::gemm<T>(false, false, rows, cols, small, T{1}, from, cols, b, small, static_cast<T>(kA),
-                   to, cols);
+      ops::gemm<T>(false, false, rows, cols, small, T{1}, from, cols, b, small,
+                   static_cast<T>(kNewtonSchulzA), to, cols);
     }
     std::swap(from, to);
   }

@@ -7,6 +7,11 @@
 
 namespace fulcrum {
 
+// Coefficients of the iteration.
+inline constexpr double kNewtonSchulzA = 3.4445;
+inline constexpr double kNewtonSchulzB = -4.7750;
+inline constexpr double kNewtonSchulzC = 2.0315;
+
 // Scratch elements that orthogonalize needs.
 std::int64_t newton_schulz_scratch(std::int64_t rows, std::int64_t cols);
 

@@ -155,6 +155,58 @@ TEST_CASE("stacked experts are matrices of their own", "[unit][optim]") {
   }
 }
 
+TEST_CASE("parts of a parameter are matrices of their own", "[unit][optim]") {
+  const std::vector<std::int64_t> parts = {6, 2, 4};
+  ParameterStore store = make_store();
+  Parameter& fused =
+      store.create("fused", ParameterKind::expert, {3, 12, 5}, Initializer::normal(1.0), parts);
+  const Tensor g = random_gradient(fused, 1);
+  const Tensor before = fused.value.clone();
+  set_gradient(fused, g);
+  Muon optimizer({&fused}, {});
+  optimizer.step(0.1);
+  std::int64_t first = 0;  // row of the stack, flattened
+  const auto rows = [&](const Tensor& x, std::int64_t count) {
+    return x.reshape({36, 5}).slice(first, first + count);
+  };
+  for (std::int64_t e = 0; e < 3; ++e) {
+    for (const std::int64_t part : parts) {
+      ParameterStore one = make_store();
+      Parameter& p = one.create("p", ParameterKind::matrix, {part, 5}, Initializer::zeros());
+      p.value.copy_from(rows(before, part));
+      set_gradient(p, rows(g, part));
+      Muon single({&p}, {});
+      single.step(0.1);
+      CHECK(relative_error(rows(fused.value.detach(), part), p.value) < 1e-13);
+      first += part;
+    }
+  }
+  CHECK_THROWS_AS(store.create("x", ParameterKind::matrix, {12, 5}, Initializer::zeros(), {6, 5}),
+                  InternalError);
+}
+
+TEST_CASE("Muon leaves matrices alone that another rank holds", "[unit][optim]") {
+  ParameterStore store = make_store();
+  Parameter& mine = store.create("a", ParameterKind::matrix, {4, 6}, Initializer::zeros());
+  Parameter& other = store.create("b", ParameterKind::matrix, {4, 6}, Initializer::normal(1.0));
+  Parameter& stack = store.create("c", ParameterKind::expert, {4, 3, 6}, Initializer::zeros());
+  Parameter& half = store.create("d", ParameterKind::matrix, {4, 6}, Initializer::zeros());
+  const Tensor before = other.value.clone();
+  keep_master_rows(other, 4, 0);
+  keep_master_rows(stack, 1, 2);
+  Muon optimizer({&mine, &other, &stack}, {});
+  for (const Parameter* p : {&mine, &other, &stack}) set_gradient(*p, random_gradient(*p, 1));
+  optimizer.step(0.1);
+  CHECK(rms(mine.value) > 0.0);
+  CHECK(other.value.to_vector<double>() == before.to_vector<double>());
+  CHECK(rms(stack.value.slice(0, 1)) == 0.0);
+  CHECK(rms(stack.value.slice(1, 2)) > 0.0);
+  CHECK(rms(stack.value.slice(2, 3)) > 0.0);
+  CHECK(rms(stack.value.slice(3, 4)) == 0.0);
+  keep_master_rows(half, 0, 2);
+  CHECK_THROWS_AS(Muon({&half}, {}), ArgumentError);
+}
+
 TEST_CASE("without a gradient Muon follows its momentum", "[unit][optim]") {
   ParameterStore store = make_store();
   Parameter& p = store.create("p", ParameterKind::matrix, {4, 6}, Initializer::zeros());
