@@ -69,12 +69,12 @@ TEST_CASE("child: ranks that share a GPU", "[.child]") {
   }
 }
 
-TEST_CASE("a rank that never joins on a GPU is reported and the job ends", "[gpu]") {
+TEST_CASE("a rank that never joins on a GPU is reported and the job ends", "[gpu][slow]") {
   check_report(run_on_gpus(2, "child: a rank that never joins on a GPU"));
   check_report(run_on_gpus(2, "child: a rank that never replays"));
 }
 
-TEST_CASE("ranks must not share a GPU", "[gpu]") {
+TEST_CASE("ranks must not share a GPU", "[gpu][slow]") {
   const testing::Finished job =
       testing::run(testing::mpirun(cuda_device_count() + 1) + testing::test_program() +
                    " 'child: ranks that share a GPU'");

@@ -77,7 +77,7 @@ TEST_CASE("losses do not depend on the number of ranks", "[cli][train]") {
   }
 }
 
-TEST_CASE("losses on GPUs do not depend on the number of ranks", "[gpu][train]") {
+TEST_CASE("losses on GPUs do not depend on the number of ranks", "[gpu][train][slow]") {
   const Experiment experiment;
   const std::string f32 =
       " --set device=cuda --set train.precision=f32 --set train.validation.every=4";
