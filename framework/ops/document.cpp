@@ -11,6 +11,9 @@ const std::int32_t* checked_document_start(const char* op, const Tensor& documen
       document_start.shape() == Shape({batch, seq}) && document_start.dtype() == DType::i32,
       "{}: document_start must be i32 [{}, {}]; got {} {}", op, batch, seq, document_start.dtype(),
       document_start.shape());
+  if (document_start.device().is_cuda()) {
+    return static_cast<const std::int32_t*>(document_start.raw());
+  }
   const std::int32_t* start = document_start.data<std::int32_t>();
   for (std::int64_t b = 0; b < batch; ++b) {
     const std::int32_t* row = start + b * seq;

@@ -4,6 +4,9 @@
 #include <cmath>
 
 #include "framework/autograd/tape.h"
+#include "framework/ops/dispatch.h"
+#include "framework/ops/dse_gate_cuda.h"
+#include "framework/ops/sum_rows_cuda.h"
 
 namespace fulcrum::ops {
 namespace {
@@ -39,18 +42,21 @@ T gate_slope(T s, T gate, bool signed_sqrt) {
 
 template <class T>
 void forward(const T* hidden, const T* key, const T* value, const T* scale, std::int64_t n,
-             std::int64_t d, T eps, bool signed_sqrt, Score<T>* scores, T* out, T* gate) {
+             std::int64_t d, T eps, bool signed_sqrt, Score<T>* scores, T* out, T* gate,
+             T* square_means) {
   const T root = std::sqrt(static_cast<T>(d));
 #pragma omp parallel for schedule(static) if (n * d > kParallel)
   for (std::int64_t t = 0; t < n; ++t) {
     const T* h = hidden + t * d;
     const T* k = key + t * d;
-    T hh = 0, kk = 0, hk = 0;
-#pragma omp simd reduction(+ : hh, kk, hk)
+    const T* v = value + t * d;
+    T hh = 0, kk = 0, hk = 0, vv = 0;
+#pragma omp simd reduction(+ : hh, kk, hk, vv)
     for (std::int64_t i = 0; i < d; ++i) {
       hh += h[i] * h[i];
       kk += k[i] * k[i];
       hk += h[i] * k[i] * scale[i];
+      vv += v[i] * v[i];
     }
     Score<T>& score = scores[t];
     score.hidden_rms = T{1} / std::sqrt(hh / d + eps);
@@ -58,8 +64,9 @@ void forward(const T* hidden, const T* key, const T* value, const T* scale, std:
     score.s = hk * score.hidden_rms * score.key_rms / root;
     const T alpha = gate_of(score.s, signed_sqrt);
     gate[t] = alpha;
+    square_means[t] = alpha * alpha * vv / d;
 #pragma omp simd
-    for (std::int64_t i = 0; i < d; ++i) out[t * d + i] = alpha * value[t * d + i];
+    for (std::int64_t i = 0; i < d; ++i) out[t * d + i] = alpha * v[i];
   }
 }
 
@@ -148,6 +155,62 @@ Tensor product_of(const Tensor& a, const Tensor& b) {
   return c;
 }
 
+// Inputs as the tape holds them, and what forward found.
+struct Saved {
+  GateInputs in;
+  Tensor scores;
+  bool signed_sqrt;
+};
+
+template <class T>
+void backward(const Saved& saved, Backward& b) {
+  const auto& [h, k, v, hn, kn] = saved.in;
+  const std::int64_t n = h.dim(0);
+  const std::int64_t d = h.dim(1);
+  const Tensor scale = product_of<T>(hn, kn);
+  const std::int64_t blocks = (n + kBlock - 1) / kBlock;
+  const Tensor products = Tensor::empty({blocks, d}, v.dtype());
+  // In the order of writing, for an input may be given twice.
+  const Sink<T> d_hidden = sink<T>(b, 0);
+  const Sink<T> d_key = sink<T>(b, 1);
+  const Sink<T> d_value = sink<T>(b, 2);
+  backward<T>(b.grad(0).data<T>(), h.data<T>(), k.data<T>(), v.data<T>(), scale.data<T>(),
+              reinterpret_cast<const Score<T>*>(saved.scores.data<T>()), n, d, saved.signed_sqrt,
+              d_hidden, d_key, d_value, products.data<T>());
+  norm_gradient<T>(products.data<T>(), blocks, d, kn.data<T>(), sink<T>(b, 3));
+  norm_gradient<T>(products.data<T>(), blocks, d, hn.data<T>(), sink<T>(b, 4));
+}
+
+void backward_cuda(const Saved& saved, Backward& b) {
+  const auto same = [&](std::size_t i, std::size_t j) {
+    return b.needs(i) && b.needs(j) && &b.slot(i) == &b.slot(j);
+  };
+  // One tensor in several roles: each role's gradient has memory of its own.
+  const bool shared = same(0, 1) || same(0, 2) || same(1, 2);
+  const auto target = [&](std::size_t input) {
+    if (!b.needs(input)) return GradSlot::Target{};
+    return shared ? GradSlot::Target{Tensor::empty_like(saved.in.value), false} : b.target(input);
+  };
+  const GradSlot::Target d_hidden = target(0);
+  const GradSlot::Target d_key = target(1);
+  const GradSlot::Target d_value = target(2);
+  const Tensor partial = cuda::dse_gate_backward(saved.in, saved.signed_sqrt, saved.scores,
+                                                 b.grad(0), d_hidden, d_key, d_value);
+  if (shared) {
+    b.accumulate(0, d_hidden.tensor);
+    b.accumulate(1, d_key.tensor);
+    b.accumulate(2, d_value.tensor);
+  }
+  const auto norm = [&](std::size_t input, const Tensor& other) {
+    b.weight_gradient(input, [partial, other](GradSlot& slot) {
+      const auto [out, add] = slot.target(other.shape(), other.dtype(), other.device());
+      cuda::sum_rows(partial, out, add, other);
+    });
+  };
+  norm(3, saved.in.key_norm);
+  norm(4, saved.in.hidden_norm);
+}
+
 }  // namespace
 
 GatedValue dse_gate(const Tensor& hidden, const Tensor& key, const Tensor& value,
@@ -162,38 +225,40 @@ GatedValue dse_gate(const Tensor& hidden, const Tensor& key, const Tensor& value
   FULCRUM_REQUIRE(hidden_norm.shape() == Shape{d} && key_norm.shape() == Shape{d},
                   "dse_gate: norms must be [{}]; got {} and {}", d, hidden_norm.shape(),
                   key_norm.shape());
-  for (const Tensor* t : {&key, &value, &hidden_norm, &key_norm}) {
-    FULCRUM_REQUIRE(t->dtype() == hidden.dtype(), "dse_gate: dtypes must agree; got {} and {}",
-                    hidden.dtype(), t->dtype());
-  }
-  GatedValue result{Tensor::empty_like(value), Tensor::empty({n}, value.dtype())};
-  const Tensor scores = Tensor::empty({n, kScoreSize}, value.dtype());
-  dispatch_floating("dse_gate", value.dtype(), [&]<class T>() {
-    const Tensor scale = product_of<T>(hidden_norm, key_norm);
-    forward<T>(hidden.data<T>(), key.data<T>(), value.data<T>(), scale.data<T>(), n, d,
-               static_cast<T>(eps), signed_sqrt, reinterpret_cast<Score<T>*>(scores.data<T>()),
-               result.value.data<T>(), result.gate.data<T>());
-  });
+  FULCRUM_REQUIRE(key.dtype() == hidden.dtype() && value.dtype() == hidden.dtype() &&
+                      suits(hidden_norm, hidden) && suits(key_norm, hidden),
+                  "dse_gate: hidden, key and value need one dtype, which the norms suit; got {}, "
+                  "{}, {}, {} and {}",
+                  hidden.dtype(), key.dtype(), value.dtype(), hidden_norm.dtype(),
+                  key_norm.dtype());
+  const auto statistic = [&](const Shape& shape) {
+    return Tensor::empty(shape, accumulation_dtype(value.dtype()), value.device());
+  };
+  GatedValue result{Tensor::empty_like(value), statistic({n}), statistic({n})};
+  const Saved saved{
+      {hidden.detach(), key.detach(), value.detach(), hidden_norm.detach(), key_norm.detach()},
+      statistic({n, kScoreSize}),
+      signed_sqrt};
+  dispatch(
+      "dse_gate", value,
+      [&]<class T>() {
+        const Tensor scale = product_of<T>(hidden_norm, key_norm);
+        forward<T>(hidden.data<T>(), key.data<T>(), value.data<T>(), scale.data<T>(), n, d,
+                   static_cast<T>(eps), signed_sqrt,
+                   reinterpret_cast<Score<T>*>(saved.scores.data<T>()), result.value.data<T>(),
+                   result.gate.data<T>(), result.square_means.data<T>());
+      },
+      [&] {
+        cuda::dse_gate(saved.in, eps, signed_sqrt, saved.scores, result.value, result.gate,
+                       result.square_means);
+      });
   if (Tape* tape = Tape::recording({hidden, key, value, hidden_norm, key_norm})) {
-    tape->record(
-        "dse_gate", {hidden, key, value, hidden_norm, key_norm}, {&result.value},
-        [h = hidden.detach(), k = key.detach(), v = value.detach(), hn = hidden_norm.detach(),
-         kn = key_norm.detach(), scores, n, d, signed_sqrt](Backward& b) {
-          dispatch_floating("dse_gate", v.dtype(), [&]<class T>() {
-            const Tensor scale = product_of<T>(hn, kn);
-            const std::int64_t blocks = (n + kBlock - 1) / kBlock;
-            const Tensor products = Tensor::empty({blocks, d}, v.dtype());
-            // In the order of writing, for an input may be given twice.
-            const Sink<T> d_hidden = sink<T>(b, 0);
-            const Sink<T> d_key = sink<T>(b, 1);
-            const Sink<T> d_value = sink<T>(b, 2);
-            backward<T>(b.grad(0).data<T>(), h.data<T>(), k.data<T>(), v.data<T>(), scale.data<T>(),
-                        reinterpret_cast<const Score<T>*>(scores.data<T>()), n, d, signed_sqrt,
-                        d_hidden, d_key, d_value, products.data<T>());
-            norm_gradient<T>(products.data<T>(), blocks, d, kn.data<T>(), sink<T>(b, 3));
-            norm_gradient<T>(products.data<T>(), blocks, d, hn.data<T>(), sink<T>(b, 4));
-          });
-        });
+    tape->record("dse_gate", {hidden, key, value, hidden_norm, key_norm}, {&result.value},
+                 [saved](Backward& b) {
+                   dispatch(
+                       "dse_gate", saved.in.value, [&]<class T>() { backward<T>(saved, b); },
+                       [&] { backward_cuda(saved, b); });
+                 });
   }
   return result;
 }

@@ -7,8 +7,9 @@
 namespace fulcrum::ops {
 
 struct GatedValue {
-  Tensor value;  // [n, d]: α · value
-  Tensor gate;   // [n]: α, detached
+  Tensor value;         // [n, d]: α · value
+  Tensor gate;          // [n]: α, detached
+  Tensor square_means;  // [n]: mean(value²) of each row, detached, for the norm that follows
 };
 
 // For every token, with RMSNorm(x; w) = w ⊙ x / √(mean(x²) + eps):

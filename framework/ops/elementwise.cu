@@ -1,6 +1,6 @@
 #include "framework/core/cuda_kernel.cuh"
 #include "framework/ops/elementwise_cuda.h"
-#include "framework/ops/norm_cuda.h"
+#include "framework/ops/sum_rows_cuda.h"
 
 namespace fulcrum::ops::cuda {
 namespace {

@@ -6,6 +6,7 @@
 #include "framework/autograd/tape.h"
 #include "framework/ops/dispatch.h"
 #include "framework/ops/norm_cuda.h"
+#include "framework/ops/sum_rows_cuda.h"
 
 namespace fulcrum::ops {
 namespace {

@@ -225,22 +225,6 @@ __global__ void weight_any_kernel(const T* x, const float* inverse, const T* g, 
   partial[static_cast<std::int64_t>(blockIdx.x) * width + column] = sum;
 }
 
-// A block takes 32 columns; each of its 8 warps sums every eighth row, then the warps are added.
-__global__ void sum_rows_kernel(const float* x, std::int64_t rows, int width, float* out,
-                                bool add) {
-  __shared__ float sums[kWarps][32];
-  const int column = blockIdx.x * 32 + threadIdx.x % 32;
-  float sum = 0.0f;
-  if (column < width) {
-    for (std::int64_t r = threadIdx.x / 32; r < rows; r += kWarps) sum += x[r * width + column];
-  }
-  sums[threadIdx.x / 32][threadIdx.x % 32] = sum;
-  __syncthreads();
-  if (threadIdx.x >= 32 || column >= width) return;
-  for (int w = 1; w < kWarps; ++w) sum += sums[w][threadIdx.x];
-  out[column] = add ? out[column] + sum : sum;
-}
-
 // Calls fn<kTeam, kPacks>() with the smallest team whose registers hold a row, or returns false
 // when rows do not fit.
 template <class T, class Fn>
@@ -357,15 +341,6 @@ Tensor rms_norm_backward(const Tensor& x, const Tensor& weight, const Tensor& in
     partial = backward<T>(x, weight, inverse, g, through, dx, add, wants_weight);
   });
   return partial;
-}
-
-void sum_rows(const Tensor& x, const Tensor& out, bool add) {
-  const int width = static_cast<int>(x.dim(1));
-  if (width == 0) return;
-  const auto blocks = static_cast<unsigned>(ceil_div(width, 32));
-  sum_rows_kernel<<<blocks, kThreads, 0, compute_stream()>>>(device_data<float>(x), x.dim(0), width,
-                                                             device_data<float>(out), add);
-  FULCRUM_CUDA_LAUNCHED();
 }
 
 }  // namespace fulcrum::ops::cuda

@@ -17,7 +17,4 @@ Tensor rms_norm_backward(const Tensor& x, const Tensor& weight, const Tensor& in
                          const Tensor& g, const Tensor& through, const Tensor& dx, bool add,
                          bool wants_weight);
 
-// out [width] (+)= Σ over the rows of x [rows, width], f32, in order.
-void sum_rows(const Tensor& x, const Tensor& out, bool add);
-
 }  // namespace fulcrum::ops::cuda

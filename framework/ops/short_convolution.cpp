@@ -3,7 +3,9 @@
 #include <cmath>
 
 #include "framework/autograd/tape.h"
+#include "framework/ops/dispatch.h"
 #include "framework/ops/document.h"
+#include "framework/ops/short_convolution_cuda.h"
 #include "framework/ops/short_convolution_kernel.h"
 
 namespace fulcrum::ops {
@@ -25,21 +27,26 @@ Tensor sum_blocks(const Problem<T>& c, const T* sums) {
   return total;
 }
 
+// 1 / √(mean(x²) + eps) of every row.
 template <class T>
-Tensor scales_of(const Tensor& x, double eps) {
+void find_scales(const Tensor& x, const Tensor& square_means, double eps, const Tensor& scales) {
   const std::int64_t d = x.dim(2);
   const std::int64_t n = x.dim(0) * x.dim(1);
-  const Tensor scales = Tensor::empty({n}, x.dtype());
   T* scale = scales.data<T>();
   const T* in = x.data<T>();
+  const T* known = square_means.defined() ? square_means.data<T>() : nullptr;
 #pragma omp parallel for schedule(static) if (n * d > convolution::kParallel)
   for (std::int64_t p = 0; p < n; ++p) {
-    T sum = 0;
-#pragma omp simd reduction(+ : sum)
-    for (std::int64_t i = 0; i < d; ++i) sum += in[p * d + i] * in[p * d + i];
-    scale[p] = T{1} / std::sqrt(sum / d + static_cast<T>(eps));
+    T mean = 0;
+    if (known != nullptr) {
+      mean = known[p];
+    } else {
+#pragma omp simd reduction(+ : mean)
+      for (std::int64_t i = 0; i < d; ++i) mean += in[p * d + i] * in[p * d + i];
+      mean /= static_cast<T>(d);
+    }
+    scale[p] = T{1} / std::sqrt(mean + static_cast<T>(eps));
   }
-  return scales;
 }
 
 // weight [d, kernel] transposed to [kernel, d], each channel times norm_weight when that is given.
@@ -57,24 +64,20 @@ Tensor taps_of(const Tensor& weight, const Tensor& norm_weight) {
   return taps;
 }
 
-// Inputs as the tape holds them, without their gradients.
-struct Inputs {
-  Tensor x, norm_weight, weight, start, scales;
-  std::int64_t dilation;
+using Inputs = ConvolutionInputs;
 
-  template <class T>
-  Problem<T> problem(const Tensor& taps) const {
-    return {x.dim(0),
-            x.dim(1),
-            x.dim(2),
-            weight.dim(1),
-            dilation,
-            x.data<T>(),
-            taps.data<T>(),
-            scales.defined() ? scales.data<T>() : nullptr,
-            start.defined() ? start.data<std::int32_t>() : nullptr};
-  }
-};
+template <class T>
+Problem<T> problem_of(const Inputs& in, const Tensor& taps) {
+  return {in.x.dim(0),
+          in.x.dim(1),
+          in.x.dim(2),
+          in.weight.dim(1),
+          in.dilation,
+          in.x.data<T>(),
+          taps.data<T>(),
+          in.scales.defined() ? in.scales.data<T>() : nullptr,
+          in.start.defined() ? in.start.data<std::int32_t>() : nullptr};
+}
 
 // Gradients of weight [d, kernel] and, when fused, of the norm's weight [d], from the sums of
 // backward_taps.
@@ -111,7 +114,7 @@ template <class T>
 void backward(const Inputs& in, Backward& b, std::size_t weight_input, std::size_t norm_input) {
   const bool fused = in.norm_weight.defined();
   const Tensor taps = taps_of<T>(in.weight, in.norm_weight);
-  const Problem<T> c = in.problem<T>(taps);
+  const Problem<T> c = problem_of<T>(in, taps);
   const Tensor gradient = b.grad(0);
   const Tensor dz = Tensor::empty(in.x.shape(), in.x.dtype());
   const Tensor sums = Tensor::empty({c.blocks(), c.kernel, c.d}, in.x.dtype());
@@ -130,19 +133,49 @@ void check(const char* op, const Tensor& x, const Tensor& weight, std::int64_t d
                   x.shape());
   FULCRUM_REQUIRE(weight.rank() == 2 && weight.dim(0) == x.dim(2) && weight.dim(1) >= 1,
                   "{}: weight must be [{}, kernel]; got {}", op, x.dim(2), weight.shape());
-  FULCRUM_REQUIRE(weight.dtype() == x.dtype(), "{}: dtypes must agree; got {} and {}", op,
-                  x.dtype(), weight.dtype());
+  FULCRUM_REQUIRE(suits(weight, x), "{}: dtypes must agree; got {} and {}", op, x.dtype(),
+                  weight.dtype());
   FULCRUM_REQUIRE(dilation >= 1, "{}: the dilation must be at least 1; got {}", op, dilation);
   checked_document_start(op, document_start, x.dim(0), x.dim(1));
 }
 
-Tensor run(const char* op, const Inputs& in) {
-  Tensor y = Tensor::empty(in.x.shape(), in.x.dtype());
-  dispatch_floating(op, in.x.dtype(), [&]<class T>() {
-    const Tensor taps = taps_of<T>(in.weight, in.norm_weight);
-    convolution::forward(in.problem<T>(taps), in.norm_weight.defined(), y.data<T>());
+void backward_cuda(const Inputs& in, Backward& b, std::size_t weight_input,
+                   std::size_t norm_input) {
+  const GradSlot::Target dx = b.needs(0) ? b.target(0) : GradSlot::Target{};
+  const Tensor totals = cuda::convolution_backward(in, b.grad(0), dx.tensor, dx.add);
+  const auto target = [](GradSlot& slot, const Tensor& like) {
+    return slot.target(like.shape(), like.dtype(), like.device());
+  };
+  b.weight_gradient(weight_input, [=](GradSlot& slot) {
+    cuda::convolution_weights(in, totals, target(slot, in.weight), {});
   });
+  if (!in.fused()) return;
+  b.weight_gradient(norm_input, [=](GradSlot& slot) {
+    cuda::convolution_weights(in, totals, {}, target(slot, in.norm_weight));
+  });
+}
+
+Tensor run(const char* op, const Inputs& in) {
+  Tensor y = Tensor::empty_like(in.x);
+  dispatch(
+      op, in.x,
+      [&]<class T>() {
+        const Tensor taps = taps_of<T>(in.weight, in.norm_weight);
+        convolution::forward(problem_of<T>(in, taps), in.fused(), y.data<T>());
+      },
+      [&] { cuda::convolution(in, y); });
   return y;
+}
+
+void record(const char* op, const std::vector<Tensor>& inputs, std::size_t weight_input,
+            std::size_t norm_input, const Inputs& in, Tensor& y) {
+  Tape* tape = Tape::recording(inputs);
+  if (tape == nullptr) return;
+  tape->record(op, inputs, {&y}, [op, in, weight_input, norm_input](Backward& b) {
+    dispatch(
+        op, in.x, [&]<class T>() { backward<T>(in, b, weight_input, norm_input); },
+        [&] { backward_cuda(in, b, weight_input, norm_input); });
+  });
 }
 
 }  // namespace
@@ -152,31 +185,34 @@ Tensor causal_convolution(const Tensor& x, const Tensor& weight, std::int64_t di
   check("causal_convolution", x, weight, dilation, document_start);
   const Inputs in{x.detach(), {}, weight.detach(), document_start, {}, dilation};
   Tensor y = run("causal_convolution", in);
-  if (Tape* tape = Tape::recording({x, weight})) {
-    tape->record("causal_convolution", {x, weight}, {&y}, [in](Backward& b) {
-      dispatch_floating("causal_convolution", in.x.dtype(),
-                        [&]<class T>() { backward<T>(in, b, 1, 1); });
-    });
-  }
+  record("causal_convolution", {x, weight}, 1, 1, in, y);
   return y;
 }
 
 Tensor short_convolution(const Tensor& x, const Tensor& norm_weight, const Tensor& weight,
-                         std::int64_t dilation, double eps, const Tensor& document_start) {
+                         std::int64_t dilation, double eps, const Tensor& document_start,
+                         const Tensor& square_means) {
   check("short_convolution", x, weight, dilation, document_start);
-  FULCRUM_REQUIRE(norm_weight.shape() == Shape{x.dim(2)} && norm_weight.dtype() == x.dtype(),
-                  "short_convolution: norm_weight must be {} [{}]; got {} {}", x.dtype(), x.dim(2),
-                  norm_weight.dtype(), norm_weight.shape());
-  Inputs in{x.detach(), norm_weight.detach(), weight.detach(), document_start, {}, dilation};
-  dispatch_floating("short_convolution", x.dtype(),
-                    [&]<class T>() { in.scales = scales_of<T>(x, eps); });
+  FULCRUM_REQUIRE(norm_weight.shape() == Shape{x.dim(2)} && suits(norm_weight, x),
+                  "short_convolution: norm_weight must suit {} [{}]; got {} {}", x.dtype(),
+                  x.dim(2), norm_weight.dtype(), norm_weight.shape());
+  const DType statistic = accumulation_dtype(x.dtype());
+  const std::int64_t n = x.dim(0) * x.dim(1);
+  FULCRUM_REQUIRE(
+      !square_means.defined() || (square_means.numel() == n && square_means.dtype() == statistic),
+      "short_convolution: square_means must be {} [{}]; got {} {}", statistic, n,
+      square_means.dtype(), square_means.shape());
+  const Inputs in{x.detach(),
+                  norm_weight.detach(),
+                  weight.detach(),
+                  document_start,
+                  Tensor::empty({n}, statistic, x.device()),
+                  dilation};
+  dispatch(
+      "short_convolution", x, [&]<class T>() { find_scales<T>(x, square_means, eps, in.scales); },
+      [&] { cuda::row_scales(x, square_means, eps, in.scales); });
   Tensor y = run("short_convolution", in);
-  if (Tape* tape = Tape::recording({x, norm_weight, weight})) {
-    tape->record("short_convolution", {x, norm_weight, weight}, {&y}, [in](Backward& b) {
-      dispatch_floating("short_convolution", in.x.dtype(),
-                        [&]<class T>() { backward<T>(in, b, 2, 1); });
-    });
-  }
+  record("short_convolution", {x, norm_weight, weight}, 2, 1, in, y);
   return y;
 }
 

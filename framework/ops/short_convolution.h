@@ -17,8 +17,10 @@ Tensor causal_convolution(const Tensor& x, const Tensor& weight, std::int64_t di
 
 // y = SiLU(causal_convolution(RMSNorm(x))) + x in one pass, with RMSNorm(x) = norm_weight ⊙ x /
 // √(mean(x²) + eps) over the last dimension. With weight zero, as at the start of training, y = x.
-// Differentiable in x, norm_weight [d] and weight.
+// Differentiable in x, norm_weight [d] and weight. square_means [batch · seq], when given, holds
+// mean(x²) of every row, which whoever made x may know (dse_gate.h).
 Tensor short_convolution(const Tensor& x, const Tensor& norm_weight, const Tensor& weight,
-                         std::int64_t dilation, double eps, const Tensor& document_start = {});
+                         std::int64_t dilation, double eps, const Tensor& document_start = {},
+                         const Tensor& square_means = {});
 
 }  // namespace fulcrum::ops
