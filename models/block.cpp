@@ -23,20 +23,23 @@ Block::Block(ParameterStore& store, const std::string& name, const ModelConfig& 
 }
 
 Tensor Block::forward(const Tensor& x, ForwardPass& pass) {
-  Tensor h = x;
+  // h + update and its norm in one pass over memory
+  const auto add = [](const Tensor& h, const Tensor& update, const RmsNorm& norm) {
+    return ops::add_rms_norm(h, update, norm.weight(), norm.eps());
+  };
+  ops::NormedSum h{x, {}};
   if (memory_) {
     const InRegion region(Region::memory);
-    h = ops::add(h, memory_->forward(h, pass));
+    h = add(x, memory_->forward(x, pass), attention_norm_);
+  } else {
+    h.normed = attention_norm_(x);
   }
-  const Tensor normed_input = attention_norm_(h);
   Tensor update;
   {
     const InRegion region(Region::attention);
-    update = attention_->forward(normed_input, pass);
+    update = attention_->forward(h.normed, pass);
   }
-  // h + update and its norm in one pass over memory
-  const auto [sum, normed] =
-      ops::add_rms_norm(h, update, feed_forward_norm_.weight(), feed_forward_norm_.eps());
+  const auto [sum, normed] = add(h.sum, update, feed_forward_norm_);
   const InRegion region(moe_ != nullptr ? Region::experts : Region::feed_forward);
   return ops::add(sum, feed_forward_->forward(normed, pass));
 }

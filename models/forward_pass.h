@@ -28,10 +28,9 @@ struct ForwardPass {
   std::vector<Tensor> auxiliary;
 
   // For telemetry, detached, [1] each and where the model computes, so that reading them waits for
-  // nothing before the step has ended: the mean gate and the number of different table rows of each
-  // memory, in layer order; the slots that each mixture dropped.
+  // nothing before the step has ended: the mean gate of each memory, in layer order; the slots that
+  // each mixture dropped.
   std::vector<Tensor> gate_means;     // f32 or f64
-  std::vector<Tensor> touched_rows;   // i64
   std::vector<Tensor> dropped_slots;  // i64
 };
 

@@ -9,14 +9,6 @@
 namespace fulcrum::models {
 namespace {
 
-Tensor hashed_ids(const Tensor& ids, const Tensor& map) {
-  Tensor out = Tensor::empty(ids.shape(), DType::i32);
-  const std::int32_t* in = ids.data<std::int32_t>();
-  const std::int32_t* to = map.data<std::int32_t>();
-  for (std::int64_t i = 0; i < ids.numel(); ++i) out.data<std::int32_t>()[i] = to[in[i]];
-  return out;
-}
-
 Tensor mean(const Tensor& x) {
   return ops::scale(ops::sum(x), 1.0 / static_cast<double>(std::max<std::int64_t>(x.numel(), 1)));
 }
@@ -39,7 +31,8 @@ Memory::Memory(ParameterStore& store, const std::string& name, const ModelConfig
     : config_(*config.dse),
       eps_(config.norm_eps),
       hash_(hash),
-      vocabulary_(vocabulary),
+      vocabulary_{vocabulary.map.to(store.device()), vocabulary.size, vocabulary.pad},
+      in_place_(store.device().is_cuda() && data_ranks.alone()),
       table_(&store.create(name + ".table.weight", ParameterKind::table,
                            {hash.rows(), config_.row_width()},
                            Initializer::normal(config_.table_std))),
@@ -64,20 +57,28 @@ Memory::Memory(ParameterStore& store, const std::string& name, const ModelConfig
   }
 }
 
+Tensor Memory::document_start(const ForwardPass& pass) const {
+  return config_.boundary == BoundaryPolicy::document ? pass.batch.document_start : Tensor();
+}
+
 void Memory::prepare(const ForwardPass& pass) {
-  const Tensor ids = hashed_ids(pass.batch.ids, vocabulary_.map);
-  const Tensor starts =
-      config_.boundary == BoundaryPolicy::document ? pass.batch.document_start : Tensor();
-  rows_ = ops::unique_rows(ops::ngram_rows(ids, starts, hash_, vocabulary_.pad));
-  request_ = exchange_.begin(rows_.unique);
+  index_ = ops::ngram_rows(pass.batch.ids, document_start(pass), hash_, vocabulary_.pad,
+                           vocabulary_.map);
+  if (in_place_) return;
+  const ops::UniqueRows rows = ops::unique_rows(index_);
+  index_ = rows.index.reshape(index_.shape());
+  request_ = exchange_.begin(rows.unique);
   exchange_.prefetch(request_);
+}
+
+Tensor Memory::read(DType dtype) {
+  if (in_place_) return ops::read_table(table_->value, index_, dtype);
+  return ops::take_rows(parallel::fetch_rows(exchange_, request_), index_);
 }
 
 Tensor Memory::forward(const Tensor& hidden, ForwardPass& pass) {
   const Shape shape = hidden.shape();  // [batch, sequence, width]
-  const Tensor index = rows_.index.reshape({-1, hash_.columns()});
-  const Tensor memory =
-      ops::take_rows(parallel::fetch_rows(exchange_, request_), index);  // [tokens, d_mem]
+  const Tensor memory = read(hidden.dtype());
   Tensor key = key_(memory);
   Tensor value = value_(memory);
   if (config_.bias) {
@@ -89,15 +90,12 @@ Tensor Memory::forward(const Tensor& hidden, ForwardPass& pass) {
       ops::dse_gate(hidden.reshape({-1, shape[2]}), key, value, hidden_norm_.weight(),
                     key_norm_.weight(), eps_, config_.signed_sqrt);
   pass.gate_means.push_back(mean(gated.gate));
-  pass.touched_rows.push_back(
-      Tensor::full({1}, static_cast<double>(rows_.unique.numel()), DType::i64));
   const Tensor update = gated.value.reshape(shape);
   if (convolution_ == nullptr) return update;
-  const Tensor starts =
-      config_.boundary == BoundaryPolicy::document ? pass.batch.document_start : Tensor();
   // Dilated by the longest n-gram, so that neighbouring taps see n-grams without a common token.
   return ops::short_convolution(update, convolution_norm_->weight(), convolution_->value,
-                                config_.orders.back(), eps_, starts);
+                                config_.orders.back(), eps_, document_start(pass),
+                                gated.square_means);
 }
 
 }  // namespace fulcrum::models

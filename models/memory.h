@@ -6,7 +6,8 @@
 //   Y   = SiLU(Conv(RMSNorm(v))) + v
 //
 // Addresses depend on token ids alone, so prepare() starts fetching rows from the ranks that own
-// them before the forward pass.
+// them before the forward pass. A GPU that holds the table alone reads it straight by all row ids
+// instead: nothing then depends on how many different rows a batch has.
 
 #include <memory>
 #include <optional>
@@ -23,7 +24,7 @@ namespace fulcrum::models {
 
 // Raw token id → the id that is hashed. Identity when the tokenizer is not compressed.
 struct HashedVocabulary {
-  Tensor map;             // i32 [vocabulary]
+  Tensor map;             // i32 [vocabulary], on the CPU
   std::int64_t size = 0;  // number of different hashed ids
   std::int32_t pad = 0;   // hashed id of positions before the start
 };
@@ -46,10 +47,16 @@ class Memory {
   void finish_step() { exchange_.finish(); }
 
  private:
+  // Boundaries of documents, where they count.
+  Tensor document_start(const ForwardPass& pass) const;
+  // The memory vectors e_t [tokens, d_mem] of the batch at hand.
+  Tensor read(DType dtype);
+
   DseConfig config_;
   double eps_;
   ops::NgramHash hash_;
-  HashedVocabulary vocabulary_;
+  HashedVocabulary vocabulary_;  // its map where the model computes
+  bool in_place_;                // reads the table straight
   Parameter* table_;
   parallel::RowExchange exchange_;
   Linear key_;
@@ -60,7 +67,9 @@ class Memory {
   RmsNorm key_norm_;
   std::optional<RmsNorm> convolution_norm_;  // with a convolution
   Parameter* convolution_ = nullptr;
-  ops::UniqueRows rows_;  // of the batch at hand
+  // Of the batch at hand: where each token's rows lie in the table, or, when they are fetched,
+  // among the different ones.
+  Tensor index_;  // i64 [tokens, columns]
   parallel::RowRequest request_;
 };
 

@@ -44,11 +44,14 @@ struct Stage {
     return layer >= layers.first && layer < layers.first + layers.count;
   }
 
-  // Rows of one micro-batch, without duplicates at best.
-  std::int64_t touched_rows(std::int64_t table_rows) const {
+  // Rows that one micro-batch reads of a table.
+  std::int64_t read_rows() const {
     const auto& dse = *model().dse;
-    return std::min(table_rows,
-                    tokens() * static_cast<std::int64_t>(dse.orders.size()) * dse.heads);
+    return tokens() * static_cast<std::int64_t>(dse.orders.size()) * dse.heads;
+  }
+  // Without duplicates at best.
+  std::int64_t touched_rows(std::int64_t table_rows) const {
+    return std::min(table_rows, read_rows());
   }
 };
 
@@ -83,7 +86,16 @@ void add_table(const Stage& stage, std::int64_t rows, std::int64_t width, RankMe
   const std::int64_t exchanged =
       pooled_bytes(touched * width * bytes.vector) + pooled_bytes(touched * kRowId);
   memory.weights += pooled_bytes(held * width * bytes.vector);
-  memory.gradients += stage.batch.accumulation * exchanged;
+  if (bytes.device.is_cuda() && stage.mesh.data() == 1) {
+    // The table is read row by row, duplicates and all; of the merged gradient only the most that
+    // its rows can be is known.
+    const std::int64_t all = stage.batch.accumulation * stage.read_rows();
+    memory.gradients +=
+        stage.batch.accumulation * pooled_bytes(stage.read_rows() * width * bytes.activation) +
+        pooled_bytes(all * width * bytes.gradient) + pooled_bytes(all * kRowId);
+  } else {
+    memory.gradients += stage.batch.accumulation * exchanged;
+  }
   memory.optimizer +=
       2 * pooled_bytes(held * width * bytes.moment) + pooled_bytes(held * kStepCount);
   if (stage.mesh.data() > 1) memory.dispatch += 2 * exchanged;

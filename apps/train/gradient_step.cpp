@@ -7,6 +7,7 @@
 #include "framework/core/memory_pool.h"
 #include "framework/core/region.h"
 #include "framework/ops/scalars.h"
+#include "framework/ops/table.h"
 #include "framework/optim/clipping.h"
 
 namespace fulcrum::apps {
@@ -95,7 +96,6 @@ void GradientStep::compute() {
     readings.nll.push_back(loss.nll_sum);
     readings.loss.push_back(loss.total.detach());
     for (const Tensor& gate : pass.gate_means) readings.gates.push_back(gate.detach());
-    for (const Tensor& rows : pass.touched_rows) readings.touched_rows.push_back(rows);
     for (const Tensor& slots : pass.dropped_slots) readings.dropped_slots.push_back(slots);
   }
   const auto timed = timer_.time(Phase::reduce);
@@ -108,6 +108,12 @@ void GradientStep::compute() {
     const InRegion region(Region::optimizer);
     readings.square_sums.push_back(
         gradient_square_sum(parameters_of(state_, local), state_.store.device()));
+  }
+  for (const auto& parameter : state_.store.parameters()) {
+    if (parameter->kind != ParameterKind::table) continue;
+    // The sum of squares has merged it.
+    readings.touched_rows.push_back(
+        ops::merged_count(parameter->slot().sparse, parameter->value.device()));
   }
   readings_ = readings;
   scalars_ = ops::pack_scalars(readings.all());

@@ -13,10 +13,13 @@ namespace fulcrum {
 // gradient row for each.
 struct SparseRows {
   std::vector<Tensor> rows;    // i64 [n_k]
-  std::vector<Tensor> values;  // [n_k, width], the table's dtype
+  std::vector<Tensor> values;  // [n_k, width], the dtype of the table or of what was read from it
+  // On CUDA, once merged (ops/table.h): i64 [1], of how many leading rows the only part consists.
+  Tensor count;
   void clear() {
     rows.clear();
     values.clear();
+    count = {};
   }
 };
 

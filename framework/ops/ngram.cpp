@@ -8,6 +8,7 @@
 #include "framework/core/pcg64.h"
 #include "framework/core/primes.h"
 #include "framework/ops/document.h"
+#include "framework/ops/ngram_cuda.h"
 
 namespace fulcrum::ops {
 namespace {
@@ -49,6 +50,15 @@ void check_ids(const Tensor& ids, std::int64_t vocabulary) {
   }
   FULCRUM_REQUIRE(bad == n, "ngram_rows: ids must lie in [0, {}); got {} at position {}",
                   vocabulary, id[bad], bad);
+}
+
+Tensor mapped(const Tensor& ids, const Tensor& map) {
+  check_ids(ids, map.numel());
+  Tensor out = Tensor::empty(ids.shape(), DType::i32);
+  const std::int32_t* in = ids.data<std::int32_t>();
+  const std::int32_t* to = map.data<std::int32_t>();
+  for (std::int64_t i = 0; i < ids.numel(); ++i) out.data<std::int32_t>()[i] = to[in[i]];
+  return out;
 }
 
 void hash_sequence(const std::int32_t* id, const std::int32_t* start, const NgramHash& hash,
@@ -129,14 +139,25 @@ std::vector<NgramHash> make_ngram_hashes(const NgramHashOptions& options,
   return hashes;
 }
 
-Tensor ngram_rows(const Tensor& ids, const Tensor& document_start, const NgramHash& hash,
-                  std::int64_t pad_id) {
-  FULCRUM_REQUIRE(ids.rank() == 2, "ngram_rows: ids must be [batch, seq]; got {}", ids.shape());
+Tensor ngram_rows(const Tensor& raw_ids, const Tensor& document_start, const NgramHash& hash,
+                  std::int64_t pad_id, const Tensor& id_map) {
+  FULCRUM_REQUIRE(raw_ids.rank() == 2 && raw_ids.dtype() == DType::i32,
+                  "ngram_rows: ids must be i32 [batch, seq]; got {} {}", raw_ids.dtype(),
+                  raw_ids.shape());
+  FULCRUM_REQUIRE(!id_map.defined() || (id_map.rank() == 1 && id_map.dtype() == DType::i32),
+                  "ngram_rows: the map of ids must be i32 [vocabulary]; got {} {}", id_map.dtype(),
+                  id_map.shape());
   FULCRUM_REQUIRE(pad_id >= 0 && pad_id < hash.vocabulary,
                   "ngram_rows: pad_id must lie in [0, {}); got {}", hash.vocabulary, pad_id);
-  check_ids(ids, hash.vocabulary);
   const std::int32_t* start =
-      checked_document_start("ngram_rows", document_start, ids.dim(0), ids.dim(1));
+      checked_document_start("ngram_rows", document_start, raw_ids.dim(0), raw_ids.dim(1));
+  if constexpr (kBuiltWithCuda) {
+    if (raw_ids.device().is_cuda()) {
+      return cuda::ngram_rows(raw_ids, document_start, hash, pad_id, id_map);
+    }
+  }
+  const Tensor ids = id_map.defined() ? mapped(raw_ids, id_map) : raw_ids;
+  check_ids(ids, hash.vocabulary);
   const std::int32_t* id = ids.data<std::int32_t>();
   const std::int64_t seq = ids.dim(1);
   const std::int64_t columns = hash.columns();

@@ -50,12 +50,13 @@ NgramHash make_ngram_hash(const NgramHashOptions& options, std::int64_t layer,
 std::vector<NgramHash> make_ngram_hashes(const NgramHashOptions& options,
                                          const std::vector<std::int64_t>& layers);
 
-// Row ids i64 [batch·seq, orders·heads] in the layer's concatenated table, from compressed ids i32
-// [batch, seq]. Positions before the start of the sequence, or of the document when document_start
-// is given, count as pad_id (compressed). document_start i32 [batch, seq] holds for every position
-// the index, within its sequence, of the first position of its document. Throws ArgumentError for
-// an id outside the vocabulary and for a start outside [0, position].
+// Row ids i64 [batch·seq, orders·heads] in the layer's concatenated table, from ids i32 [batch,
+// seq]: compressed ones, or raw ones when id_map i32 [raw vocabulary] is given, which holds the
+// compressed id of each. Positions before the start of the sequence, or of the document when
+// document_start is given, count as pad_id (compressed). document_start i32 [batch, seq] holds for
+// every position the index, within its sequence, of the first position of its document. Throws
+// ArgumentError for an id outside the vocabulary and for a start outside [0, position], on the CPU.
 Tensor ngram_rows(const Tensor& ids, const Tensor& document_start, const NgramHash& hash,
-                  std::int64_t pad_id);
+                  std::int64_t pad_id, const Tensor& id_map = {});
 
 }  // namespace fulcrum::ops

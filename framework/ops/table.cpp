@@ -5,7 +5,9 @@
 #include <vector>
 
 #include "framework/autograd/tape.h"
+#include "framework/ops/dispatch.h"
 #include "framework/ops/segments.h"
+#include "framework/ops/table_cuda.h"
 
 namespace fulcrum::ops {
 namespace {
@@ -164,13 +166,53 @@ Tensor take_rows(const Tensor& source, const Tensor& index) {
   return y;
 }
 
-MergedRows merge_sparse(const SparseRows& gradient) {
+Tensor read_table(const Tensor& table, const Tensor& index, DType dtype) {
+  FULCRUM_REQUIRE(table.rank() == 2, "read_table: the table must be [rows, width]; got {}",
+                  table.shape());
+  check_index("read_table", index, 2);
+  const std::int64_t n = index.numel();
+  const std::int64_t width = table.dim(1);
+  Tensor y = Tensor::empty({index.dim(0), index.dim(1) * width}, dtype, table.device());
+  const auto on_cpu = [&] {
+    FULCRUM_REQUIRE(dtype == table.dtype(), "read_table: on the CPU rows stay {}; asked for {}",
+                    table.dtype(), dtype);
+    const std::int64_t* row = index.data<std::int64_t>();
+    const KeyRange range = range_of(row, n);
+    FULCRUM_REQUIRE(n == 0 || (range.least >= 0 && range.most < table.dim(0)),
+                    "read_table: rows must lie in [0, {}); got {} to {}", table.dim(0), range.least,
+                    range.most);
+    copy_rows(static_cast<const char*>(table.raw()), row, 0, n, width * size_of(dtype),
+              static_cast<char*>(y.raw()));
+  };
+  dispatch(
+      "read_table", table, [&]<class T>() { on_cpu(); },
+      [&] { cuda::read_table(table, index, y); });
+  if (Tape* tape = Tape::recording({table})) {
+    FULCRUM_REQUIRE(table.slot()->leaf,
+                    "read_table: the table must be a leaf, for its gradient is sparse");
+    tape->record("read_table", {table}, {&y}, [index, n, width](Backward& b) {
+      SparseRows& sparse = b.slot(0).sparse;
+      sparse.rows.push_back(index.detach().reshape({n}));
+      sparse.values.push_back(b.grad(0).reshape({n, width}));
+    });
+  }
+  return y;
+}
+
+MergedRows merge_sparse(const SparseRows& gradient, std::int64_t bound) {
   check_sparse(gradient);
   const std::size_t parts = gradient.rows.size();
   if (parts == 0) return {};
+  if constexpr (kBuiltWithCuda) {
+    if (gradient.rows[0].device().is_cuda()) {
+      if (!gradient.count.defined()) return cuda::merge_sparse(gradient, bound);
+      FULCRUM_CHECK(parts == 1, "merge_sparse: {} parts beside a merged one", parts - 1);
+      return {gradient.rows[0], gradient.values[0], gradient.count};
+    }
+  }
   if (parts == 1 &&
       strictly_ascending(gradient.rows[0].data<std::int64_t>(), gradient.rows[0].numel())) {
-    return {gradient.rows[0], gradient.values[0]};
+    return {gradient.rows[0], gradient.values[0], {}};
   }
   std::vector<std::int64_t> first(1, 0);  // of each part among all rows
   for (const Tensor& rows : gradient.rows) first.push_back(first.back() + rows.numel());
@@ -180,8 +222,8 @@ MergedRows merge_sparse(const SparseRows& gradient) {
   }
   const Segments segments = group_by_key(all.data<std::int64_t>(), all.numel());
   const std::int64_t width = gradient.values[0].dim(1);
-  MergedRows merged{segments.keys,
-                    Tensor::empty({segments.count(), width}, gradient.values[0].dtype())};
+  MergedRows merged{
+      segments.keys, Tensor::empty({segments.count(), width}, gradient.values[0].dtype()), {}};
   dispatch_floating("merge_sparse", merged.values.dtype(), [&]<class T>() {
     std::vector<const T*>
         base;  // so that position p of part k has its values at base[k] + p · width
@@ -199,12 +241,19 @@ MergedRows merge_sparse(const SparseRows& gradient) {
   return merged;
 }
 
-void merge_in_place(SparseRows& gradient) {
-  const MergedRows merged = merge_sparse(gradient);
+void merge_in_place(SparseRows& gradient, std::int64_t bound) {
+  const MergedRows merged = merge_sparse(gradient, bound);
   gradient.clear();
   if (!merged.rows.defined()) return;
   gradient.rows.push_back(merged.rows);
   gradient.values.push_back(merged.values);
+  gradient.count = merged.count;
+}
+
+Tensor merged_count(const SparseRows& gradient, Device device) {
+  if (gradient.count.defined()) return gradient.count;
+  const std::int64_t rows = gradient.rows.empty() ? 0 : gradient.rows[0].numel();
+  return Tensor::full({1}, static_cast<double>(rows), DType::i64, device);
 }
 
 }  // namespace fulcrum::ops

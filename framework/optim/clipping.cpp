@@ -45,25 +45,21 @@ double square_sum(const Tensor& x) {
 }
 
 Tensor gradient_square_sum(const std::vector<Parameter*>& parameters, Device device) {
-  std::vector<Tensor> gradients;
+  std::vector<cuda::Summand> gradients;
   for (const Parameter* p : parameters) {
     FULCRUM_REQUIRE(p->value.device() == device, "gradient_square_sum: {} is on {}, not on {}",
                     p->name, p->value.device(), device);
-    if (const Tensor dense = p->gradient(); dense.defined()) gradients.push_back(dense);
+    if (const Tensor dense = p->gradient(); dense.defined()) gradients.push_back({dense, {}});
     SparseRows& sparse = p->slot().sparse;
     if (sparse.rows.empty()) continue;
-    ops::merge_in_place(sparse);
-    gradients.insert(gradients.end(), sparse.values.begin(), sparse.values.end());
+    ops::merge_in_place(sparse, p->value.dim(0));
+    gradients.push_back({sparse.values[0], sparse.count});
   }
   if constexpr (kBuiltWithCuda) {
-    if (device.is_cuda()) {
-      std::vector<cuda::Summand> summands;
-      for (const Tensor& gradient : gradients) summands.push_back({gradient, {}});
-      return cuda::square_sum(summands, device);
-    }
+    if (device.is_cuda()) return cuda::square_sum(gradients, device);
   }
   double total = 0.0;
-  for (const Tensor& gradient : gradients) total += square_sum(gradient);
+  for (const auto& gradient : gradients) total += square_sum(gradient.values);
   return Tensor::full({1}, total, DType::f64);
 }
 

@@ -5,8 +5,8 @@
 
 #include "framework/autograd/grad_slot.h"
 #include "framework/ops/segments.h"
-#include "framework/ops/table.h"
 #include "framework/optim/adam_kernel.h"
+#include "framework/optim/row_adam_cuda.h"
 
 namespace fulcrum {
 namespace {
@@ -19,7 +19,7 @@ RowAdam::RowAdam(std::vector<Parameter*> tables, const RowAdamOptions& options)
   for (const Parameter* p : parameters()) {
     FULCRUM_REQUIRE(p->value.rank() == 2, "row adam: {} must be [rows, width]; got {}", p->name,
                     p->value.shape());
-    row_steps_.push_back(Tensor::zeros({p->value.dim(0)}, DType::i32));
+    row_steps_.push_back(Tensor::zeros({p->value.dim(0)}, DType::i32, p->value.device()));
   }
 }
 
@@ -31,15 +31,29 @@ std::vector<StateTensor> RowAdam::state() const {
   return list;
 }
 
+// The host cannot read what lies on a device.
+void RowAdam::check(const Parameter& p, const ops::MergedRows& gradient) const {
+  const Tensor& values = gradient.values;
+  FULCRUM_REQUIRE(values.dim(1) == p.value.dim(1) && values.dtype() == p.value.dtype(),
+                  "row adam: the gradient of {} {} {} has {} {}", p.name, p.value.dtype(),
+                  p.value.shape(), values.dtype(), values.shape());
+  if (!values.device().is_cpu()) return;
+  const ops::KeyRange range =
+      ops::range_of(gradient.rows.data<std::int64_t>(), gradient.rows.numel());
+  FULCRUM_REQUIRE(range.least >= 0 && range.most < p.value.dim(0),
+                  "row adam: the gradient of {} {} is for rows {} to {}", p.name, p.value.shape(),
+                  range.least, range.most);
+}
+
 template <class T>
-void RowAdam::update_table(std::size_t k, const Tensor& rows, const Tensor& values, double lr,
+void RowAdam::update_table(std::size_t k, const ops::MergedRows& gradient, double lr,
                            double gradient_scale) {
   const Parameter& p = *parameters()[k];
   const std::int64_t width = p.value.dim(1);
-  const std::int64_t n = rows.numel();
-  const std::int64_t* row = rows.data<std::int64_t>();
+  const std::int64_t n = gradient.rows.numel();
+  const std::int64_t* row = gradient.rows.data<std::int64_t>();
   std::int32_t* row_steps = row_steps_[k].data<std::int32_t>();
-  const T* g = values.data<T>();
+  const T* g = gradient.values.data<T>();
   const std::int64_t last = steps();
   T* w = p.value.data<T>();
   T* m = first_[k].data<T>();
@@ -64,30 +78,31 @@ void RowAdam::update_table(std::size_t k, const Tensor& rows, const Tensor& valu
 }
 
 void RowAdam::update(double lr, double gradient_scale) {
-  touched_ = 0;
   for (auto t = static_cast<std::int64_t>(powers1_.size()); t <= steps(); ++t) {
     powers1_.push_back(std::pow(options_.beta1, static_cast<double>(t)));
     powers2_.push_back(std::pow(options_.beta2, static_cast<double>(t)));
   }
+  const double table_lr = options_.lr_multiplier * lr;
   for (std::size_t k = 0; k < parameters().size(); ++k) {
     const Parameter& p = *parameters()[k];
     GradSlot& slot = p.slot();
     FULCRUM_REQUIRE(!slot.grad.defined() || slot.fresh, "row adam: {} has a dense gradient",
                     p.name);
-    ops::merge_in_place(slot.sparse);
+    ops::merge_in_place(slot.sparse, p.value.dim(0));
     if (slot.sparse.rows.empty() || slot.sparse.rows[0].numel() == 0) continue;
-    const Tensor& rows = slot.sparse.rows[0];
-    const Tensor& values = slot.sparse.values[0];
-    const ops::KeyRange range = ops::range_of(rows.data<std::int64_t>(), rows.numel());
-    FULCRUM_REQUIRE(range.least >= 0 && range.most < p.value.dim(0) &&
-                        values.dim(1) == p.value.dim(1) && values.dtype() == p.value.dtype(),
-                    "row adam: the gradient of {} {} {} has {} {} for rows {} to {}", p.name,
-                    p.value.dtype(), p.value.shape(), values.dtype(), values.shape(), range.least,
-                    range.most);
-    dispatch_floating("row_adam", p.value.dtype(), [&]<class T>() {
-      update_table<T>(k, rows, values, options_.lr_multiplier * lr, gradient_scale);
-    });
-    touched_ += rows.numel();
+    const ops::MergedRows gradient{slot.sparse.rows[0], slot.sparse.values[0], slot.sparse.count};
+    check(p, gradient);
+    if constexpr (kBuiltWithCuda) {
+      if (on_cuda()) {
+        cuda::row_adam(gradient, {p.value, first_[k], second_[k], row_steps_[k]},
+                       {options_.beta1, options_.beta2, options_.eps, table_lr,
+                        options_.weight_decay, 1.0, 1.0, gradient_scale},
+                       options_.beta1, options_.beta2);
+        continue;
+      }
+    }
+    dispatch_floating("row_adam", p.value.dtype(),
+                      [&]<class T>() { update_table<T>(k, gradient, table_lr, gradient_scale); });
   }
 }
 

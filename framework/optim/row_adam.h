@@ -4,8 +4,10 @@
 //
 // Only rows with a gradient in this step change, and only their moments: a row's t in the bias
 // correction counts the steps that touched it. Time and memory traffic are proportional to the
-// touched rows. For a row touched in every step the update is that of AdamW.
+// touched rows. For a row touched in every step the update is that of AdamW. On CUDA nothing waits
+// for the device, which alone knows how many rows there are.
 
+#include "framework/ops/table.h"
 #include "framework/optim/optimizer.h"
 
 namespace fulcrum {
@@ -18,23 +20,22 @@ struct RowAdamOptions {
   double weight_decay = 0.0;  // decoupled, of touched rows
 };
 
-// Takes the sparse gradients of the slots (ops::gather_table), merges them in place, and leaves
-// them there.
+// Takes the sparse gradients of the slots (ops::gather_table, ops::read_table), merges them in
+// place, and leaves them there.
 class RowAdam : public Optimizer {
  public:
   RowAdam(std::vector<Parameter*> parameters, const RowAdamOptions& options);
 
   // optimizer.row_adam.first_moment and .second_moment [rows, width], .row_steps i32 [rows]
   std::vector<StateTensor> state() const override;
-  // Rows that the last step changed, over all tables of this rank.
-  std::int64_t touched_rows() const { return touched_; }
 
  protected:
   void update(double lr, double gradient_scale) override;
 
  private:
+  void check(const Parameter& parameter, const ops::MergedRows& gradient) const;
   template <class T>
-  void update_table(std::size_t k, const Tensor& rows, const Tensor& values, double lr,
+  void update_table(std::size_t k, const ops::MergedRows& gradient, double lr,
                     double gradient_scale);
 
   RowAdamOptions options_;
@@ -42,7 +43,6 @@ class RowAdam : public Optimizer {
   std::vector<Tensor> second_;
   std::vector<Tensor> row_steps_;
   std::vector<double> powers1_, powers2_;  // β1ᵗ and β2ᵗ for t up to steps()
-  std::int64_t touched_ = 0;
 };
 
 }  // namespace fulcrum

@@ -111,7 +111,8 @@ double parameter_gradient_error(Harness& harness) {
     double* p = parameter->value.data<double>();
     std::vector<double> gradient(static_cast<std::size_t>(parameter->value.numel()), 0.0);
     if (parameter->kind == ParameterKind::table) {
-      const ops::MergedRows rows = ops::merge_sparse(parameter->slot().sparse);
+      const ops::MergedRows rows =
+          ops::merge_sparse(parameter->slot().sparse, parameter->value.dim(0));
       const std::int64_t width = parameter->value.dim(1);
       for (std::int64_t i = 0; i < rows.rows.numel() * width; ++i) {
         gradient[rows.rows.data<std::int64_t>()[i / width] * width + i % width] =

@@ -156,24 +156,24 @@ TEST_CASE("merging sums duplicates over all parts", "[unit][ops]") {
     sparse.values.push_back(random({n, 7}, 20 + k));
   }
   const Tensor before = dense(sparse, {23, 7});
-  const ops::MergedRows merged = ops::merge_sparse(sparse);
+  const ops::MergedRows merged = ops::merge_sparse(sparse, 1000);
   const auto rows = merged.rows.to_vector<std::int64_t>();
   CHECK(std::adjacent_find(rows.begin(), rows.end(), std::greater_equal<>()) == rows.end());
-  ops::merge_in_place(sparse);
+  ops::merge_in_place(sparse, 1000);
   REQUIRE(sparse.rows.size() == 1);
   CHECK(fulcrum::testing::relative_error(dense(sparse, {23, 7}), before) < 1e-14);
   // Now plain: no copy is made.
-  CHECK(ops::merge_sparse(sparse).values.raw() == sparse.values[0].raw());
+  CHECK(ops::merge_sparse(sparse, 1000).values.raw() == sparse.values[0].raw());
 }
 
 TEST_CASE("merging nothing", "[unit][ops]") {
   SparseRows sparse;
-  CHECK_FALSE(ops::merge_sparse(sparse).rows.defined());
-  ops::merge_in_place(sparse);
+  CHECK_FALSE(ops::merge_sparse(sparse, 1000).rows.defined());
+  ops::merge_in_place(sparse, 1000);
   CHECK(sparse.rows.empty());
   sparse.rows.push_back(Tensor::empty({0}, DType::i64));
   sparse.values.push_back(Tensor::empty({0, 3}, DType::f32));
-  CHECK(ops::merge_sparse(sparse).rows.numel() == 0);
+  CHECK(ops::merge_sparse(sparse, 1000).rows.numel() == 0);
 }
 
 TEST_CASE("table arguments are checked", "[unit][ops]") {
@@ -191,9 +191,9 @@ TEST_CASE("table arguments are checked", "[unit][ops]") {
   CHECK_THROWS_AS(ops::take_rows(table, ids({5}).reshape({1, 1})), ArgumentError);
   SparseRows odd;
   odd.rows.push_back(ids({1, 2}));
-  CHECK_THROWS_AS(ops::merge_sparse(odd), ArgumentError);
+  CHECK_THROWS_AS(ops::merge_sparse(odd, 1000), ArgumentError);
   odd.values.push_back(random({3, 2}, 1));
-  CHECK_THROWS_AS(ops::merge_sparse(odd), ArgumentError);
+  CHECK_THROWS_AS(ops::merge_sparse(odd, 1000), ArgumentError);
   Tape tape;
   Tape::Scope recording(tape);
   const Tensor computed = ops::scale(make_leaf(table), 2.0);
