@@ -64,5 +64,7 @@ std::vector<BenchGroup> operator_groups(Device device, DType dtype);
 std::vector<BenchGroup> optimizer_groups(Device device, DType dtype);
 // Dense operators that those contain, and plain arithmetic.
 std::vector<BenchGroup> dense_groups(Device device, DType dtype);
+// Those of an n-gram memory.
+std::vector<BenchGroup> memory_groups(Device device, DType dtype);
 
 }  // namespace fulcrum::apps

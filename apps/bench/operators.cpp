@@ -8,7 +8,6 @@
 #include "framework/ops/attention.h"
 #include "framework/ops/balance_loss.h"
 #include "framework/ops/cross_entropy.h"
-#include "framework/ops/dse_gate.h"
 #include "framework/ops/embedding.h"
 #include "framework/ops/grouped_matmul.h"
 #include "framework/ops/matmul.h"
@@ -17,7 +16,6 @@
 #include "framework/ops/rope.h"
 #include "framework/ops/rotary_attention.h"
 #include "framework/ops/router.h"
-#include "framework/ops/short_convolution.h"
 #include "framework/ops/swiglu.h"
 
 namespace fulcrum::apps {
@@ -27,13 +25,12 @@ namespace {
 struct Sizes {
   std::int64_t tokens, sequence, width, heads, head_dim, ffn, vocabulary;
   std::int64_t experts, top_k, expert_width;
-  std::int64_t memory_width;
 };
 
 // The 1.36 B dense and the 3.66 B sparse model of configs/bench, or their small CPU forms.
 Sizes sizes_of(Device device) {
-  if (device.is_cpu()) return {2048, 256, 384, 6, 64, 1024, 8192, 16, 4, 128, 256};
-  return {16384, 4096, 2048, 16, 128, 5632, 32000, 64, 6, 1408, 1024};
+  if (device.is_cpu()) return {2048, 256, 384, 6, 64, 1024, 8192, 16, 4, 128};
+  return {16384, 4096, 2048, 16, 128, 5632, 32000, 64, 6, 1408};
 }
 
 struct Bench {
@@ -279,30 +276,6 @@ BenchCase grouped_case(const Bench& b, std::int64_t e, std::int64_t m, std::int6
           {2.0 * flops, 0.0}};
 }
 
-std::vector<BenchCase> memory_cases(const Bench& b) {
-  const std::int64_t batch = b.s.tokens / b.s.sequence;
-  const Shape flat = {b.s.tokens, b.s.width};
-  const double row = b.bytes(static_cast<double>(flat.numel()));
-  return {
-      {"dse_gate",
-       text({b.s.tokens, b.s.width}),
-       {b.activation(flat, 1), b.activation(flat, 2), b.activation(flat, 3), b.vector(b.s.width, 4),
-        b.vector(b.s.width, 5)},
-       [](const Tensors& x) {
-         return Tensors{ops::dse_gate(x[0], x[1], x[2], x[3], x[4], 1e-6, true).value};
-       },
-       {0.0, 4.0 * row},
-       {0.0, 7.0 * row}},
-      {"short_convolution",
-       text({b.s.tokens, b.s.width}),
-       {b.activation({batch, b.s.sequence, b.s.width}, 6),
-        b.vector(b.s.width, 7),
-        {random_values({b.s.width, 4}, DType::f32, b.device, 8), BenchInput::Kind::parameter}},
-       [](const Tensors& x) { return Tensors{ops::short_convolution(x[0], x[1], x[2], 3, 1e-6)}; },
-       {0.0, 2.0 * row},
-       {0.0, 3.0 * row}}};
-}
-
 }  // namespace
 
 std::vector<BenchGroup> operator_groups(Device device, DType dtype) {
@@ -313,9 +286,9 @@ std::vector<BenchGroup> operator_groups(Device device, DType dtype) {
       {"elementwise", [=] { return elementwise_cases(b); }},
       {"vocabulary", [=] { return vocabulary_cases(b); }},
       {"experts", [=] { return expert_cases(b); }},
-      {"memory", [=] { return memory_cases(b); }},
   };
   for (const BenchGroup& group : dense_groups(device, dtype)) groups.push_back(group);
+  for (const BenchGroup& group : memory_groups(device, dtype)) groups.push_back(group);
   if (device.is_cpu()) {
     groups.push_back({"grouped", [=] { return std::vector{grouped_case(b, 16, 512, 256, 384)}; }});
     return groups;
