@@ -70,6 +70,9 @@ struct TrainConfig {
   // Of matrix products and, on a GPU, of activations; masters, gradients and optimizer are f32.
   // automatic: bf16 on a GPU, f32 on a CPU.
   Precision precision = Precision::automatic;
+  // On a GPU: whether the same seed and mesh give the same bits. Without it cuDNN's attention adds
+  // up its gradients in any order, which is faster.
+  bool deterministic = true;
   bool cuda_graph = true;  // capture the computation of a step and replay it (GPU)
   double z_loss = 0.0;
   std::int64_t log_every = 10;

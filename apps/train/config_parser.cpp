@@ -67,6 +67,7 @@ void bind_train(Section& s, TrainConfig& train) {
   s.optional("seed", train.seed);
   s.choice("precision", train.precision,
            {{"auto", Precision::automatic}, {"f32", Precision::f32}, {"bf16", Precision::bf16}});
+  s.optional("deterministic", train.deterministic);
   s.optional("cuda_graph", train.cuda_graph);
   s.optional("z_loss", train.z_loss, at_least(0));
   s.optional("log_every", train.log_every, at_least(1));

@@ -1,11 +1,13 @@
 #include "apps/train/placement.h"
 
 #include "apps/device_choice.h"
+#include "framework/core/determinism.h"
 #include "framework/ops/gemm.h"
 
 namespace fulcrum::apps {
 
 ParameterStore::Placement place(const ExperimentConfig& config, int local_rank) {
+  set_deterministic(config.train.deterministic);
   const Device device = choose_device(config.device, local_rank);
   if (device.is_cpu()) {
     const bool bf16 = config.train.precision == Precision::bf16;
