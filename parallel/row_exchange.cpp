@@ -18,7 +18,8 @@ struct RowRequest::State {
   Tensor unique;         // global ids that this rank needs; those of one owner lie together
   Counts needed;         // how many of each owner
   Counts wanted;         // how many each rank wants of this one
-  Tensor wanted_ids;     // i64 [Σ wanted], global, rank after rank
+  Tensor wanted_ids;     // i64 [Σ wanted], global, rank after rank, on the host
+  Tensor local_ids;      // the same within this rank's shard, on the GPU
   Tensor outgoing;       // [Σ wanted, width], the rows of those ids
   Tensor rows;           // [u, width]
   Tensor gradient_rows;  // [Σ wanted, width]
@@ -74,7 +75,7 @@ const Tensor& RowRequest::unique() const {
 }
 
 RowExchange::RowExchange(const Communicator& data, const Parameter& table)
-    : table_(table), group_(data.duplicate(table.name + " rows")) {
+    : table_(table), group_(data.duplicate(table.name + " rows")), upload_(table.value.device()) {
   FULCRUM_REQUIRE(table.global_shape.rank() == 2,
                   "row exchange: a table has two dimensions; {} is {}", table.name,
                   table.global_shape);
@@ -134,7 +135,8 @@ void RowExchange::prefetch(RowRequest& request) {
   if (group_.alone() || state->rows_started) return;
   state->rows_started = true;
   const Tensor table = table_.value.detach();
-  state->rows = Tensor::empty({state->unique.numel(), table.dim(1)}, table.dtype());
+  state->rows = Tensor::empty({state->unique.numel(), table.dim(1)}, table.dtype(), table.device());
+  if (on_gpu()) return send_rows_of_gpu(*state);
   const Operation::Stage rows = [state, table, first = table_.shard.first](Operation& operation) {
     state->outgoing = Tensor::empty({state->wanted_ids.numel(), table.dim(1)}, table.dtype());
     gather(table, first, state->wanted_ids.data<std::int64_t>(), state->wanted_ids.numel(),
@@ -146,12 +148,35 @@ void RowExchange::prefetch(RowRequest& request) {
                                state->rows_tag, {rows}, state->ids_request);
 }
 
+void RowExchange::send_rows_of_gpu(State& state) {
+  wait(state.ids_request);
+  state.local_ids = upload_(local_ids(state));
+  const Tensor table = table_.value.detach();
+  const Tensor outgoing =
+      ops::read_table(table, state.local_ids.reshape({state.local_ids.numel(), 1}), table.dtype());
+  state.rows_request = group_.all_to_all_async(outgoing, state.wanted, state.rows, state.needed);
+}
+
+// The wanted rows, counted within this rank's shard.
+Tensor RowExchange::local_ids(const State& state) const {
+  const Tensor local = state.wanted_ids.clone();
+  for (std::int64_t i = 0; i < local.numel(); ++i)
+    local.data<std::int64_t>()[i] -= table_.shard.first;
+  return local;
+}
+
 void RowExchange::send_gradients(const std::shared_ptr<State>& state, const Tensor& gradient) {
   FULCRUM_CHECK(!state->gradient_started, "{}: gradients of the same rows twice", table_.name);
   state->gradient_started = true;
-  const std::int64_t bytes = row_bytes(table_.value);
+  const Tensor& table = table_.value;
   state->gradient_rows =
-      Tensor::empty({total(state->wanted), table_.value.dim(1)}, table_.value.dtype());
+      Tensor::empty({total(state->wanted), table.dim(1)}, table.dtype(), table.device());
+  if (on_gpu()) {
+    state->gradient_request =
+        group_.all_to_all_async(gradient, state->needed, state->gradient_rows, state->wanted);
+    return;
+  }
+  const std::int64_t bytes = row_bytes(table);
   const Operation::Stage send = [state, gradient = gradient.detach(), bytes](Operation& operation) {
     post_all_to_all(operation, gradient.raw(), times(state->needed, bytes),
                     state->gradient_rows.raw(), times(state->wanted, bytes));
@@ -174,10 +199,7 @@ void RowExchange::finish() {
     if (!state->gradient_started) send_gradients(state, Tensor::zeros_like(state->rows));
     wait(state->gradient_request);
     if (state->wanted_ids.numel() == 0) continue;
-    const Tensor local = state->wanted_ids.clone();
-    for (std::int64_t i = 0; i < local.numel(); ++i)
-      local.data<std::int64_t>()[i] -= table_.shard.first;
-    sparse.rows.push_back(local);
+    sparse.rows.push_back(on_gpu() ? state->local_ids : local_ids(*state));
     sparse.values.push_back(state->gradient_rows);
   }
   recorded_.clear();

@@ -4,16 +4,23 @@
 // Which rows a batch needs depends on token ids only, so their ids travel before the forward pass,
 // the rows while earlier layers compute, and the gradients while backward computes the rest:
 //
-//   RowRequest request = exchange.begin(unique);      // when the batch is known, even before the
-//   last optimizer step exchange.prefetch(request);                       // when the table is up
-//   to date … earlier layers … Tensor rows = fetch_rows(exchange, request);      // [u, width],
-//   differentiable … backward … exchange.finish();                                // before the
-//   optimizer
+//   RowRequest request = exchange.begin(unique);  // when the batch is known, even before the last
+//                                                 // optimizer step
+//   exchange.prefetch(request);                   // when the table is up to date
+//   … earlier layers …
+//   Tensor rows = fetch_rows(exchange, request);  // [u, width], differentiable
+//   … backward …
+//   exchange.finish();                            // before the optimizer
 //
 // All ranks of the group make the same calls in the same order, also those that need no row. The
 // row gradients reach the owners' GradSlot::sparse in finish: local row ids (global − shard.first),
 // request after request, and within a request rank after rank, so their order, and with it every
 // sum over them, is the same in every run. A row that several ranks used appears once for each.
+//
+// A table on a GPU, f32: ids still travel between the hosts, which know them; rows and gradients go
+// from GPU to GPU, and only the GPU waits for them. prefetch waits until the ids have arrived. As
+// shapes differ from batch to batch, this cannot be captured in a CUDA graph. Every rank must use
+// the rows that it fetches (parallel/communicator.h: the same order on all ranks).
 //
 // With one rank the rows are read in place, gradients are in the slot after backward, and nothing
 // else happens.
@@ -22,6 +29,7 @@
 #include <memory>
 #include <vector>
 
+#include "framework/core/upload_queue.h"
 #include "framework/nn/parameter.h"
 #include "parallel/communicator.h"
 
@@ -33,7 +41,7 @@ class RowExchange;
 class RowRequest {
  public:
   RowRequest() = default;
-  // Global row ids, i64 [u], ascending.
+  // Global row ids, i64 [u], ascending, on the host.
   const Tensor& unique() const;
 
  private:
@@ -49,8 +57,8 @@ class RowExchange {
   // outlive this. Collective.
   RowExchange(const Communicator& data, const Parameter& table);
 
-  // Sends the ids to the owners of the rows. unique: i64 [u], strictly ascending, each in [0,
-  // rows), else ArgumentError.
+  // Sends the ids to the owners of the rows. unique: i64 [u] on the host, strictly ascending, each
+  // in [0, rows), else ArgumentError.
   RowRequest begin(const Tensor& unique);
   // From now on the owners may read their shards and send the rows; the table must not change until
   // fetch_rows has returned.
@@ -67,11 +75,15 @@ class RowExchange {
  private:
   friend Tensor fetch_rows(RowExchange& exchange, RowRequest& request);
   using State = RowRequest::State;
+  bool on_gpu() const { return table_.value.device().is_cuda(); }
+  void send_rows_of_gpu(State& state);
+  Tensor local_ids(const State& state) const;
   void send_gradients(const std::shared_ptr<State>& state, const Tensor& gradient);
   void wait(Request& request);
 
   const Parameter& table_;
   Communicator group_;
+  UploadQueue upload_;
   std::vector<std::shared_ptr<State>> recorded_;  // their gradients come back
   std::int64_t foreign_rows_ = 0;
   double exposed_seconds_ = 0.0;

@@ -22,6 +22,8 @@ void CudaEvent::record() {
   FULCRUM_CUDA_CHECK(cudaEventRecordWithFlags(handle_->event, compute_stream(), flags));
 }
 
+void CudaEvent::wait() const { FULCRUM_CUDA_CHECK(cudaEventSynchronize(handle_->event)); }
+
 double CudaEvent::seconds_since(const CudaEvent& earlier) const {
   FULCRUM_CUDA_CHECK(cudaEventSynchronize(earlier.handle_->event));
   FULCRUM_CUDA_CHECK(cudaEventSynchronize(handle_->event));

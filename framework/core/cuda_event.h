@@ -1,5 +1,6 @@
 #pragma once
-// A point in the compute stream whose time can be read. Internal to core/stopwatch.h.
+// A point in the compute stream that can be waited for and whose time can be read. Internal to
+// core/.
 
 #include <memory>
 
@@ -13,6 +14,8 @@ class CudaEvent {
   CudaEvent& operator=(const CudaEvent&) = delete;
 
   void record();
+  // The host waits until the device has come here.
+  void wait() const;
   // Waits for both.
   double seconds_since(const CudaEvent& earlier) const;
 
