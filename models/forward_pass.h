@@ -15,6 +15,8 @@ namespace fulcrum::models {
 struct ForwardPass {
   const data::Batch& batch;  // where the model computes
   bool training = true;
+  // The same batch on the host, which ranks that share tables on GPUs need; null where none do.
+  const data::Batch* host_batch = nullptr;
   // Ranks that share the global batch: balance statistics are summed over them.
   const parallel::Communicator* data_ranks = nullptr;
   // Number of data ranks times this micro-batch's tokens.

@@ -46,10 +46,19 @@ LanguageModel::LanguageModel(const ModelConfig& config, ParameterStore& store,
   }
 }
 
+void LanguageModel::announce(const data::Batch& host) {
+  for (const auto& block : blocks_) {
+    if (block->memory() != nullptr) block->memory()->announce(host);
+  }
+}
+
 Tensor LanguageModel::hidden(ForwardPass& pass) {
   const Tensor& ids = pass.batch.ids;
   for (const auto& block : blocks_) {
     if (block->memory() != nullptr) block->memory()->prepare(pass);
+  }
+  for (const auto& block : blocks_) {
+    if (block->memory() != nullptr) block->memory()->prefetch();
   }
   Tensor h = ops::embedding(embedding_->value, ids.reshape({-1}))
                  .reshape({ids.dim(0), ids.dim(1), config_.width});

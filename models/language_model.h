@@ -24,6 +24,8 @@ class LanguageModel {
   LanguageModel(const ModelConfig& config, ParameterStore& store,
                 const HashedVocabulary& vocabulary, const parallel::Communicator& data_ranks);
 
+  // Tells memories of a batch that comes later (models/memory.h).
+  void announce(const data::Batch& host);
   // pass.batch.ids [batch, sequence] → normalised hidden states [batch · sequence, width]
   Tensor hidden(ForwardPass& pass);
   // Mean over the step's tokens (pass.token_weight each).

@@ -31,8 +31,9 @@ Memory::Memory(ParameterStore& store, const std::string& name, const ModelConfig
     : config_(*config.dse),
       eps_(config.norm_eps),
       hash_(hash),
-      vocabulary_{vocabulary.map.to(store.device()), vocabulary.size, vocabulary.pad},
       in_place_(store.device().is_cuda() && data_ranks.alone()),
+      vocabulary_{in_place_ ? vocabulary.map.to(store.device()) : vocabulary.map, vocabulary.size,
+                  vocabulary.pad},
       table_(&store.create(name + ".table.weight", ParameterKind::table,
                            {hash.rows(), config_.row_width()},
                            Initializer::normal(config_.table_std))),
@@ -40,7 +41,8 @@ Memory::Memory(ParameterStore& store, const std::string& name, const ModelConfig
       key_(store, name + ".key", config_.width, config.width, config.init_std),
       value_(store, name + ".value", config_.width, config.width, config.init_std),
       hidden_norm_(store, name + ".hidden_norm", config.width, config.norm_eps),
-      key_norm_(store, name + ".key_norm", config.width, config.norm_eps) {
+      key_norm_(store, name + ".key_norm", config.width, config.norm_eps),
+      upload_(store.device()) {
   if (config_.bias) {
     key_bias_ = &store.create(name + ".key.bias", ParameterKind::vector, {config.width},
                               Initializer::zeros());
@@ -57,23 +59,51 @@ Memory::Memory(ParameterStore& store, const std::string& name, const ModelConfig
   }
 }
 
-Tensor Memory::document_start(const ForwardPass& pass) const {
-  return config_.boundary == BoundaryPolicy::document ? pass.batch.document_start : Tensor();
+Tensor Memory::document_start(const data::Batch& batch) const {
+  return config_.boundary == BoundaryPolicy::document ? batch.document_start : Tensor();
+}
+
+Tensor Memory::hash(const data::Batch& batch) const {
+  return ops::ngram_rows(batch.ids, document_start(batch), hash_, vocabulary_.pad, vocabulary_.map);
+}
+
+Memory::Asked Memory::ask(const data::Batch& host) {
+  const Tensor index = hash(host);
+  const ops::UniqueRows rows = ops::unique_rows(index);
+  return {host.ids, rows.index.reshape(index.shape()), exchange_.begin(rows.unique)};
+}
+
+void Memory::announce(const data::Batch& host) {
+  if (!in_place_) announced_.push_back(ask(host));
 }
 
 void Memory::prepare(const ForwardPass& pass) {
-  index_ = ops::ngram_rows(pass.batch.ids, document_start(pass), hash_, vocabulary_.pad,
-                           vocabulary_.map);
-  if (in_place_) return;
-  const ops::UniqueRows rows = ops::unique_rows(index_);
-  index_ = rows.index.reshape(index_.shape());
-  request_ = exchange_.begin(rows.unique);
-  exchange_.prefetch(request_);
+  if (in_place_) {
+    index_ = hash(pass.batch);
+    return;
+  }
+  const data::Batch& host = pass.host_batch != nullptr ? *pass.host_batch : pass.batch;
+  FULCRUM_CHECK(host.ids.device().is_cpu(), "shared tables need the batch on the host");
+  const auto known = std::find_if(announced_.begin(), announced_.end(),
+                                  [&](const Asked& a) { return a.ids.raw() == host.ids.raw(); });
+  Asked asked;
+  if (known == announced_.end()) {
+    asked = ask(host);
+  } else {
+    asked = std::move(*known);
+    announced_.erase(known);
+  }
+  index_ = upload_(asked.index);
+  request_ = std::move(asked.request);
+}
+
+void Memory::prefetch() {
+  if (!in_place_) exchange_.prefetch(request_);
 }
 
 Tensor Memory::read(DType dtype) {
   if (in_place_) return ops::read_table(table_->value, index_, dtype);
-  return ops::take_rows(parallel::fetch_rows(exchange_, request_), index_);
+  return ops::take_rows(parallel::fetch_rows(exchange_, request_), index_, dtype);
 }
 
 Tensor Memory::forward(const Tensor& hidden, ForwardPass& pass) {
@@ -94,7 +124,7 @@ Tensor Memory::forward(const Tensor& hidden, ForwardPass& pass) {
   if (convolution_ == nullptr) return update;
   // Dilated by the longest n-gram, so that neighbouring taps see n-grams without a common token.
   return ops::short_convolution(update, convolution_norm_->weight(), convolution_->value,
-                                config_.orders.back(), eps_, document_start(pass),
+                                config_.orders.back(), eps_, document_start(pass.batch),
                                 gated.square_means);
 }
 

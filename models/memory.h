@@ -12,7 +12,9 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
+#include "framework/core/upload_queue.h"
 #include "framework/nn/linear.h"
 #include "framework/ops/ngram.h"
 #include "framework/ops/table.h"
@@ -38,8 +40,14 @@ class Memory {
          const ops::NgramHash& hash, const HashedVocabulary& vocabulary,
          const parallel::Communicator& data_ranks);
 
+  // For GPUs that share the table: hashes a batch on the host and asks for its rows, while the GPUs
+  // compute something else. prepare() of the same batch then finds that done. Every rank calls it,
+  // or none.
+  void announce(const data::Batch& host);
   // Hashes the batch and asks for its rows. Every rank calls it, also with an empty batch.
   void prepare(const ForwardPass& pass);
+  // After prepare() of all memories: the rows begin to arrive.
+  void prefetch();
   // hidden [batch, sequence, width] → the update of the residual stream
   Tensor forward(const Tensor& hidden, ForwardPass& pass);
   // After the backward passes of a step: the gradients of this rank's rows are complete. Every rank
@@ -47,16 +55,26 @@ class Memory {
   void finish_step() { exchange_.finish(); }
 
  private:
+  // A batch whose rows other ranks were asked for.
+  struct Asked {
+    Tensor ids;    // of the batch
+    Tensor index;  // i64 [tokens, columns]: among the different rows, on the host
+    parallel::RowRequest request;
+  };
+
   // Boundaries of documents, where they count.
-  Tensor document_start(const ForwardPass& pass) const;
+  Tensor document_start(const data::Batch& batch) const;
+  // The rows of each token in the table, i64 [tokens, columns].
+  Tensor hash(const data::Batch& batch) const;
+  Asked ask(const data::Batch& host);
   // The memory vectors e_t [tokens, d_mem] of the batch at hand.
   Tensor read(DType dtype);
 
   DseConfig config_;
   double eps_;
   ops::NgramHash hash_;
-  HashedVocabulary vocabulary_;  // its map where the model computes
   bool in_place_;                // reads the table straight
+  HashedVocabulary vocabulary_;  // its map where batches are hashed
   Parameter* table_;
   parallel::RowExchange exchange_;
   Linear key_;
@@ -71,6 +89,8 @@ class Memory {
   // among the different ones.
   Tensor index_;  // i64 [tokens, columns]
   parallel::RowRequest request_;
+  std::vector<Asked> announced_;
+  UploadQueue upload_;
 };
 
 }  // namespace fulcrum::models

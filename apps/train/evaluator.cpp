@@ -36,6 +36,7 @@ Evaluation evaluate(models::LanguageModel& model, const data::Windows& windows, 
     }
     const data::Batch there = batch.to(device);
     models::ForwardPass pass{there};
+    pass.host_batch = &batch;
     pass.training = false;
     pass.data_ranks = &mesh.data();
     pass.global_tokens = ranks * batch.ids.numel();

@@ -51,11 +51,12 @@ GradientStep::GradientStep(const ExperimentConfig& config, const parallel::Mesh&
 void GradientStep::start(const std::vector<data::Batch>& micro_batches) {
   const Device device = state_.store.device();
   while (inputs_.size() < micro_batches.size()) {
-    inputs_.push_back({Upload(device), Upload(device), Upload(device), {}});
+    inputs_.push_back({Upload(device), Upload(device), Upload(device), {}, {}});
   }
   for (std::size_t j = 0; j < micro_batches.size(); ++j) {
     Input& input = inputs_[j];
     const data::Batch& host = micro_batches[j];
+    input.host = host;
     input.batch = {input.ids(host.ids), input.targets(host.targets),
                    input.document_start(host.document_start)};
   }
@@ -78,6 +79,7 @@ void GradientStep::compute() {
   Readings readings;
   for (std::size_t j = 0; j < inputs_.size(); ++j) {
     models::ForwardPass pass{inputs_[j].batch};
+    pass.host_batch = &inputs_[j].host;
     pass.data_ranks = &mesh_.data();
     pass.global_tokens = pass.batch.ids.numel() * mesh_.data().size();
     pass.token_weight = 1.0 / static_cast<double>(step_tokens);

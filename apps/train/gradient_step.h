@@ -39,6 +39,7 @@ class GradientStep {
   struct Input {
     Upload ids, targets, document_start;
     data::Batch batch;
+    data::Batch host;
   };
 
   void compute();

@@ -115,7 +115,12 @@ TrainResult Trainer::run() {
     const auto start = std::chrono::steady_clock::now();
     gradients_.start(batches);
     // A GPU is busy meanwhile.
-    if (state_.step + 1 < config_.train.steps) batches = load(state_.step + 1);
+    if (state_.step + 1 < config_.train.steps) {
+      batches = load(state_.step + 1);
+      if (state_.store.device().is_cuda()) {
+        for (const data::Batch& batch : batches) state_.model.announce(batch);
+      }
+    }
     StepReport report = gradients_.finish(stop_.received());
     if (state_.store.device().is_cuda()) report.regions = device_seconds();
     apply(report);

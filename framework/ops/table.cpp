@@ -89,6 +89,32 @@ void check_sparse(const SparseRows& gradient) {
   }
 }
 
+// y = rows of source, one after another.
+void read_rows(const char* op, const Tensor& source, const Tensor& index, const Tensor& y) {
+  const auto on_cpu = [&] {
+    FULCRUM_REQUIRE(y.dtype() == source.dtype(), "{}: on the CPU rows stay {}; asked for {}", op,
+                    source.dtype(), y.dtype());
+    const std::int64_t n = index.numel();
+    const std::int64_t* row = index.data<std::int64_t>();
+    const KeyRange range = range_of(row, n);
+    FULCRUM_REQUIRE(n == 0 || (range.least >= 0 && range.most < source.dim(0)),
+                    "{}: rows must lie in [0, {}); got {} to {}", op, source.dim(0), range.least,
+                    range.most);
+    copy_rows(static_cast<const char*>(source.raw()), row, 0, n,
+              source.dim(1) * size_of(source.dtype()), static_cast<char*>(y.raw()));
+  };
+  dispatch(
+      op, source, [&]<class T>() { on_cpu(); }, [&] { cuda::read_table(source, index, y); });
+}
+
+// All rows are used, so that the merged ones are those of the source.
+Tensor take_rows_backward_on_cuda(const Tensor& gradient, const Tensor& index,
+                                  const Shape& source) {
+  const std::int64_t n = index.numel();
+  const SparseRows parts{{index.reshape({n})}, {gradient.reshape({n, source[1]})}, {}};
+  return cuda::merge_sparse(parts, source[0]).values.slice(0, source[0]);
+}
+
 }  // namespace
 
 UniqueRows unique_rows(const Tensor& rows) {
@@ -140,26 +166,23 @@ Tensor gather_table(const Tensor& table, const Tensor& unique, std::int64_t firs
   return y;
 }
 
-Tensor take_rows(const Tensor& source, const Tensor& index) {
+Tensor take_rows(const Tensor& source, const Tensor& index, DType dtype) {
   FULCRUM_REQUIRE(source.rank() == 2, "take_rows: the source must be [rows, width]; got {}",
                   source.shape());
   check_index("take_rows", index, 2);
-  const std::int64_t n = index.numel();
-  const std::int64_t width = source.dim(1);
-  const KeyRange range = range_of(index.data<std::int64_t>(), n);
-  FULCRUM_REQUIRE(n == 0 || (range.least >= 0 && range.most < source.dim(0)),
-                  "take_rows: indices must lie in [0, {}); got {} to {}", source.dim(0),
-                  range.least, range.most);
-  FULCRUM_REQUIRE(source.device().is_cpu(), "take_rows: host access to a tensor on {}",
-                  source.device());
-  Tensor y = Tensor::empty({index.dim(0), index.dim(1) * width}, source.dtype());
-  copy_rows(static_cast<const char*>(source.raw()), index.data<std::int64_t>(), 0, n,
-            width * size_of(source.dtype()), static_cast<char*>(y.raw()));
+  Tensor y = Tensor::empty({index.dim(0), index.dim(1) * source.dim(1)}, dtype, source.device());
+  read_rows("take_rows", source, index, y);
   if (Tape* tape = Tape::recording({source})) {
-    tape->record("take_rows", {source}, {&y}, [index](Backward& b) {
+    tape->record("take_rows", {source}, {&y}, [index, shape = source.shape()](Backward& b) {
+      const Tensor gradient = b.grad(0);
+      if constexpr (kBuiltWithCuda) {
+        if (gradient.device().is_cuda()) {
+          return b.accumulate(0, take_rows_backward_on_cuda(gradient, index, shape));
+        }
+      }
       const GradSlot::Target target = b.target(0);
       dispatch_floating("take_rows", target.tensor.dtype(), [&]<class T>() {
-        take_rows_backward<T>(b.grad(0), index, target.tensor, target.add);
+        take_rows_backward<T>(gradient, index, target.tensor, target.add);
       });
     });
   }
@@ -173,20 +196,7 @@ Tensor read_table(const Tensor& table, const Tensor& index, DType dtype) {
   const std::int64_t n = index.numel();
   const std::int64_t width = table.dim(1);
   Tensor y = Tensor::empty({index.dim(0), index.dim(1) * width}, dtype, table.device());
-  const auto on_cpu = [&] {
-    FULCRUM_REQUIRE(dtype == table.dtype(), "read_table: on the CPU rows stay {}; asked for {}",
-                    table.dtype(), dtype);
-    const std::int64_t* row = index.data<std::int64_t>();
-    const KeyRange range = range_of(row, n);
-    FULCRUM_REQUIRE(n == 0 || (range.least >= 0 && range.most < table.dim(0)),
-                    "read_table: rows must lie in [0, {}); got {} to {}", table.dim(0), range.least,
-                    range.most);
-    copy_rows(static_cast<const char*>(table.raw()), row, 0, n, width * size_of(dtype),
-              static_cast<char*>(y.raw()));
-  };
-  dispatch(
-      "read_table", table, [&]<class T>() { on_cpu(); },
-      [&] { cuda::read_table(table, index, y); });
+  read_rows("read_table", table, index, y);
   if (Tape* tape = Tape::recording({table})) {
     FULCRUM_REQUIRE(table.slot()->leaf,
                     "read_table: the table must be a leaf, for its gradient is sparse");

@@ -36,8 +36,13 @@ UniqueRows unique_rows(const Tensor& rows);
 Tensor gather_table(const Tensor& table, const Tensor& unique, std::int64_t first_row = 0);
 
 // y[i] = source[index[i, 0]] ‖ … ‖ source[index[i, h − 1]]: source [u, w] and index i64 [n, h] give
-// [n, h · w]. Backward adds the gradients of a source row in ascending order of position.
-Tensor take_rows(const Tensor& source, const Tensor& index);
+// [n, h · w] of dtype, which is the source's or, on CUDA, bf16. Backward adds the gradients of a
+// source row: on the CPU in ascending order of position, on CUDA in the fixed order of
+// merge_sparse. On CUDA every row of the source must be used.
+Tensor take_rows(const Tensor& source, const Tensor& index, DType dtype);
+inline Tensor take_rows(const Tensor& source, const Tensor& index) {
+  return take_rows(source, index, source.dtype());
+}
 
 // y[i] = table[index[i, 0]] ‖ … ‖ table[index[i, h − 1]]: table [rows, w] and index i64 [n, h],
 // with any duplicates, give [n, h · w] of dtype, which is the table's or, on CUDA, bf16. Backward

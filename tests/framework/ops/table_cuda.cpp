@@ -131,3 +131,28 @@ TEST_CASE("gradients of equal rows are added on CUDA as on the CPU", "[gpu][ops]
     }
   }
 }
+
+TEST_CASE("fetched rows are spread to tokens on CUDA", "[gpu][ops]") {
+  for (const std::int64_t width : {1, 3, 16, 80}) {
+    for (const Shape& shape : {Shape{1, 1}, Shape{700, 16}, Shape{5, 3}}) {
+      const ops::UniqueRows rows = ops::unique_rows(random_rows(shape, 997, Spread::skewed, 3));
+      const Tensor index = rows.index.reshape(shape);
+      for (const DType dtype : {DType::f32, DType::bf16}) {
+        INFO(shape[0] << " x " << shape[1] << " of " << width << " in " << name_of(dtype));
+        const auto take = [&](const std::vector<Tensor>& in) {
+          const Device device = in[0].device();
+          return std::vector<Tensor>{
+              ops::take_rows(in[0], index.to(device), device.is_cuda() ? dtype : in[0].dtype())};
+        };
+        const Tensor source = random({rows.unique.numel(), width}, 4);
+        const CudaErrors errors = cuda_errors(take, {fulcrum::testing::vector(source)}, dtype);
+        CHECK(errors.outputs < cuda_tolerance(dtype));
+        CHECK(errors.gradients < cuda_tolerance(dtype));
+      }
+    }
+  }
+  const Device device = cuda_device();
+  const Tensor none = Tensor::zeros({0, 4}, DType::f32, device);
+  const Tensor index = Tensor::zeros({0, 3}, DType::i64, device);
+  CHECK(ops::take_rows(none, index, DType::bf16).shape() == Shape({0, 12}));
+}
