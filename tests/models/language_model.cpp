@@ -220,6 +220,19 @@ TEST_CASE("losses of micro-batches add up to the loss of the batch", "[unit][mod
   CHECK(std::abs(sum - whole) < 1e-12);
 }
 
+TEST_CASE("a batch may be announced before another is computed", "[unit][models]") {
+  Harness harness(tiny_dse());
+  const double expected = harness.value();
+  const data::Batch batch = harness.batch;
+  harness.model.announce(batch);
+  harness.batch.ids = batch.ids.clone();
+  for (std::int64_t i = 0; i < kLength; ++i) harness.batch.ids.data<std::int32_t>()[i] = 3;
+  CHECK(harness.value() != expected);
+  harness.batch = batch;
+  CHECK(harness.value() == expected);
+  CHECK(harness.value() == expected);
+}
+
 TEST_CASE("a selection bias follows the load", "[unit][models]") {
   ModelConfig config = tiny_moe();
   config.moe.balance = {};
