@@ -107,7 +107,9 @@ std::vector<TensorEntry> entries_of_rank(const TrainingState& state,
 
 Checkpoints::Checkpoints(const std::filesystem::path& directory, std::int64_t keep,
                          const parallel::Communicator& world)
-    : directory_(directory), store_(directory, keep), world_(world) {}
+    : directory_(directory), store_(directory, keep), world_(world) {
+  if (world.rank() == 0) store_.recover();
+}
 
 bool holds_checkpoints(const std::filesystem::path& directory) {
   return std::filesystem::is_symlink(directory / checkpoint::kLatest) ||

@@ -19,6 +19,7 @@ bool holds_checkpoints(const std::filesystem::path& directory);
 
 class Checkpoints {
  public:
+  // Rank 0 first ends what a killed run left half done; the run must own the directory.
   Checkpoints(const std::filesystem::path& directory, std::int64_t keep,
               const parallel::Communicator& world);
 

@@ -23,6 +23,9 @@ bool is_leftover(const fs::path& path) {
   return path.extension() == ".tmp" && (name.rfind("step-", 0) == 0 || name.rfind(kLatest, 0) == 0);
 }
 
+// Where a checkpoint goes that is about to be removed or replaced.
+fs::path aside_of(fs::path folder) { return folder += ".old.tmp"; }
+
 void rename_or_throw(const fs::path& from, const fs::path& to) {
   if (::rename(from.c_str(), to.c_str()) != 0) throw_io("rename to", to, errno);
 }
@@ -58,15 +61,26 @@ void check_files(const fs::path& folder, const std::vector<FileEntry>& files) {
 CheckpointStore::CheckpointStore(fs::path directory, std::int64_t keep)
     : directory_(std::move(directory)), keep_(keep) {}
 
+void CheckpointStore::recover() const {
+  if (!fs::exists(directory_)) return;
+  const fs::path link = directory_ / kLatest;
+  std::error_code error;
+  const fs::path target = directory_ / fs::read_symlink(link, error);
+  if (!error && !fs::exists(target) && fs::exists(aside_of(target))) {
+    rename_or_throw(aside_of(target), target);  // killed while a new save took its name
+  }
+  if (!fs::is_symlink(link)) {
+    const std::vector<StepFolder> complete = step_folders(directory_);
+    if (!complete.empty()) point_latest(complete.back().step);
+  }
+  remove_leftovers({});
+}
+
 void CheckpointStore::begin(std::int64_t step) const {
   std::error_code error;
   fs::create_directories(unfinished_folder(directory_, step), error);
   if (error) throw_io("create folder", unfinished_folder(directory_, step), error.value());
-  for (const auto& entry : fs::directory_iterator(directory_)) {
-    if (is_leftover(entry.path()) && entry.path() != unfinished_folder(directory_, step)) {
-      fs::remove_all(entry.path(), error);
-    }
-  }
+  remove_leftovers(unfinished_folder(directory_, step));
 }
 
 void CheckpointStore::finalize(std::int64_t step, const std::vector<FileEntry>& files,
@@ -106,8 +120,7 @@ void CheckpointStore::publish(std::int64_t step) const {
     abort(step);  // now the name of what was there before
   } else {
     // A file system that cannot exchange names: there is a moment without this step.
-    fs::path aside = finished;
-    aside += ".old.tmp";
+    const fs::path aside = aside_of(finished);
     rename_or_throw(finished, aside);
     rename_or_throw(unfinished, finished);
     std::error_code ignored;
@@ -125,6 +138,13 @@ void CheckpointStore::point_latest(std::int64_t step) const {
   sync_directory(directory_);
 }
 
+void CheckpointStore::remove_leftovers(const fs::path& except) const {
+  std::error_code ignored;
+  for (const auto& entry : fs::directory_iterator(directory_)) {
+    if (is_leftover(entry.path()) && entry.path() != except) fs::remove_all(entry.path(), ignored);
+  }
+}
+
 void CheckpointStore::remove_old(std::int64_t step) const {
   if (keep_ <= 0) return;
   std::vector<StepFolder> old;  // newer ones can exist after a return to an older checkpoint
@@ -133,8 +153,7 @@ void CheckpointStore::remove_old(std::int64_t step) const {
   }
   for (std::size_t i = 0; i + static_cast<std::size_t>(keep_) < old.size(); ++i) {
     // Renamed first: a kill inside the removal leaves no half checkpoint under a good name.
-    fs::path dying = old[i].path;
-    dying += ".old.tmp";
+    const fs::path dying = aside_of(old[i].path);
     std::error_code ignored;
     fs::remove_all(dying, ignored);
     fs::rename(old[i].path, dying, ignored);

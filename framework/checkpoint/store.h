@@ -24,6 +24,11 @@ class CheckpointStore {
   // keep: how many of the newest checkpoints stay; 0 keeps all.
   explicit CheckpointStore(std::filesystem::path directory, std::int64_t keep = 0);
 
+  // Before a run: ends what a killed run left half done. Removes unfinished saves and half removed
+  // checkpoints; a first checkpoint that was complete but not yet named by `latest` gets its name.
+  // No other process may use the directory, which need not exist.
+  void recover() const;
+
   // Before a save: makes the directory and removes what killed runs left of other steps. Needs no
   // agreement with the other ranks, which may have begun to write this step already.
   void begin(std::int64_t step) const;
@@ -40,6 +45,7 @@ class CheckpointStore {
  private:
   void publish(std::int64_t step) const;
   void point_latest(std::int64_t step) const;
+  void remove_leftovers(const std::filesystem::path& except) const;
   void remove_old(std::int64_t step) const;
 
   std::filesystem::path directory_;

@@ -89,6 +89,45 @@ TEST_CASE("leftovers of killed saves are removed by the next save", "[unit][chec
   CHECK(names_in(folder / "step-2").count("rank-9.h5") == 0);
 }
 
+TEST_CASE("what a killed run left half done is ended before the next", "[unit][checkpoint]") {
+  const TemporaryFolder folder;
+  const CheckpointStore store(folder.path());
+  SECTION("leftovers go though nothing is saved") {
+    save_sample(folder.path(), 3);
+    folder.write("step-2.old.tmp/rank-0.h5", "half removed");
+    folder.write("step-4.tmp/rank-0.h5", "cut");
+    fs::create_symlink("step-3", folder / "latest.tmp");
+    folder.write("notes.tmp", "not ours");
+    store.recover();
+    CHECK(names_in(folder.path()) == std::set<std::string>{"latest", "notes.tmp", "step-3"});
+  }
+  SECTION("a first checkpoint without its link gets it") {
+    save_sample(folder.path(), 3);
+    fs::remove(folder / "latest");
+    store.recover();
+    CHECK(latest_step(folder.path()) == 3);
+  }
+  SECTION("a checkpoint put aside for its replacement comes back") {
+    save_sample(folder.path(), 3);
+    fs::rename(folder / "step-3", folder / "step-3.old.tmp");
+    store.recover();
+    CHECK(latest_step(folder.path()) == 3);
+    CHECK(damage_of(folder / "step-3") == "");
+  }
+  SECTION("a link to an older checkpoint stays where it is") {
+    save_sample(folder.path(), 3, 1, 2);
+    save_sample(folder.path(), 4, 1, 2);
+    fs::remove(folder / "latest");
+    fs::create_symlink("step-3", folder / "latest");
+    store.recover();
+    CHECK(latest_step(folder.path()) == 3);
+  }
+  SECTION("no directory") {
+    CheckpointStore(folder / "none").recover();
+    CHECK(!fs::exists(folder / "none"));
+  }
+}
+
 TEST_CASE("shards that leave rows out or overlap are refused", "[unit][checkpoint]") {
   const TemporaryFolder folder;
   const CheckpointStore store(folder.path());
