@@ -5,6 +5,9 @@
 //   h = h + attention(norm(h))
 //   y = h + feed_forward(norm(h))
 
+//
+// With full recompute backward runs all of this again from x and the memory's rows.
+
 #include <memory>
 #include <string>
 
@@ -28,6 +31,10 @@ class Block {
   MoeFeedForward* moe() const { return moe_; }
 
  private:
+  // rows: what memory_->read() gave
+  Tensor run(const Tensor& x, const Tensor& rows, ForwardPass& pass) const;
+  Tensor run_twice(const Tensor& x, const Tensor& rows, ForwardPass& pass) const;
+
   std::unique_ptr<Memory> memory_;
   RmsNorm attention_norm_;
   std::unique_ptr<Attention> attention_;

@@ -10,12 +10,18 @@ DenseFeedForward::DenseFeedForward(ParameterStore& store, const std::string& nam
     : gate_up_(store, name + ".gate_up", config.width, {hidden, hidden}, config.init_std),
       down_(store, name + ".down", hidden, config.width, residual_std(config)) {}
 
-Tensor DenseFeedForward::operator()(const Tensor& tokens) const {
-  return down_(ops::swiglu(gate_up_(tokens)));
+Tensor DenseFeedForward::operator()(const Tensor& tokens, const ForwardPass& pass) const {
+  const Tensor gate_up = gate_up_(tokens);
+  const Tensor hidden = ops::swiglu(gate_up);
+  const Tensor y = down_(hidden);
+  if (pass.recompute == Recompute::selective) {
+    drop_until_backward(hidden, [gate_up] { return ops::swiglu(gate_up); });
+  }
+  return y;
 }
 
-Tensor DenseFeedForward::forward(const Tensor& x, ForwardPass&) {
-  return (*this)(x.reshape({-1, x.dim(-1)})).reshape(x.shape());
+Tensor DenseFeedForward::forward(const Tensor& x, ForwardPass& pass) {
+  return (*this)(x.reshape({-1, x.dim(-1)}), pass).reshape(x.shape());
 }
 
 }  // namespace fulcrum::models

@@ -22,7 +22,7 @@ class DenseFeedForward : public FeedForward {
   DenseFeedForward(ParameterStore& store, const std::string& name, const ModelConfig& config,
                    std::int64_t hidden);
   Tensor forward(const Tensor& x, ForwardPass& pass) override;
-  Tensor operator()(const Tensor& tokens) const;  // [tokens, width]
+  Tensor operator()(const Tensor& tokens, const ForwardPass& pass) const;  // [tokens, width]
 
  private:
   Linear gate_up_;

@@ -3,14 +3,33 @@
 // besides their output.
 
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <vector>
 
 #include "data/batch.h"
+#include "framework/autograd/recompute.h"
 #include "framework/core/tensor.h"
 #include "parallel/communicator.h"
 
 namespace fulcrum::models {
+
+// Load of experts that balance losses are made from (models/load_statistics.h).
+struct LoadCounts {
+  Tensor experts;  // i64 [experts]
+  Tensor groups;   // i64 [groups], or undefined
+  // What a loss that is linear in the counts is to be weighted with, so that they count for as many
+  // tokens as one pass has.
+  double scale = 1.0;
+};
+
+// What the first of a block's two runs leaves for the second, when the block is recomputed in
+// backward: nothing is counted or reported twice.
+struct FirstRun {
+  bool done = false;
+  LoadCounts load;
+  std::vector<Tensor> gate_means, dropped_slots;  // as in ForwardPass
+};
 
 struct ForwardPass {
   const data::Batch& batch;  // where the model computes
@@ -24,6 +43,8 @@ struct ForwardPass {
   // Weight of one token of this micro-batch in the loss of the step: 1 / tokens of the global
   // batch.
   double token_weight = 1.0;
+  Recompute recompute = Recompute::none;
+  std::shared_ptr<FirstRun> first_run;  // of the block under way, with full recompute
 
   // Auxiliary losses, [1] each, already weighted so that their sum over ranks and micro-batches is
   // the step's.

@@ -9,8 +9,9 @@ void LoadStatistics::clear() {
   tokens_ = 0;
 }
 
-LoadStatistics::Counts LoadStatistics::add(const Tensor& experts, const Tensor& groups,
-                                           const ForwardPass& pass) {
+LoadCounts LoadStatistics::add(const Tensor& experts, const Tensor& groups,
+                               const ForwardPass& pass) {
+  if (pass.first_run && pass.first_run->done) return pass.first_run->load;
   const std::int64_t count = experts.numel();
   const std::int64_t all = count + (groups.defined() ? groups.numel() : 0);
   const Tensor both = Tensor::empty({all}, DType::i64, experts.device());
@@ -21,8 +22,11 @@ LoadStatistics::Counts LoadStatistics::add(const Tensor& experts, const Tensor& 
   if (total_.defined()) ops::accumulate_counts(both, total_);
   total_ = both;
   tokens_ += pass.global_tokens;
-  return {total_.slice(0, count), groups.defined() ? total_.slice(count, all) : Tensor(),
-          static_cast<double>(pass.global_tokens) / static_cast<double>(tokens_)};
+  const LoadCounts load{total_.slice(0, count),
+                        groups.defined() ? total_.slice(count, all) : Tensor(),
+                        static_cast<double>(pass.global_tokens) / static_cast<double>(tokens_)};
+  if (pass.first_run) pass.first_run->load = load;
+  return load;
 }
 
 }  // namespace fulcrum::models

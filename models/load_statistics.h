@@ -12,19 +12,12 @@ namespace fulcrum::models {
 
 class LoadStatistics {
  public:
-  struct Counts {
-    Tensor experts;  // i64 [experts]
-    Tensor groups;   // i64 [groups], or undefined
-    // What a loss that is linear in the counts is to be weighted with, so that they count for as
-    // many tokens as one pass has.
-    double scale = 1.0;
-  };
-
   // Forgets the step.
   void clear();
   // Adds the counts of one micro-batch, summed over pass.data_ranks (every rank calls this), and
   // returns those of the step so far, scaled to pass.global_tokens tokens. groups may be undefined.
-  Counts add(const Tensor& experts, const Tensor& groups, const ForwardPass& pass);
+  // The second run of a recomputed block gets what the first got.
+  LoadCounts add(const Tensor& experts, const Tensor& groups, const ForwardPass& pass);
 
  private:
   Tensor total_;  // i64 [experts + groups]

@@ -106,9 +106,8 @@ Tensor Memory::read(DType dtype) {
   return ops::take_rows(parallel::fetch_rows(exchange_, request_), index_, dtype);
 }
 
-Tensor Memory::forward(const Tensor& hidden, ForwardPass& pass) {
+Tensor Memory::forward(const Tensor& hidden, const Tensor& memory, ForwardPass& pass) {
   const Shape shape = hidden.shape();  // [batch, sequence, width]
-  const Tensor memory = read(hidden.dtype());
   Tensor key = key_(memory);
   Tensor value = value_(memory);
   if (config_.bias) {

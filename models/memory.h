@@ -48,8 +48,10 @@ class Memory {
   void prepare(const ForwardPass& pass);
   // After prepare() of all memories: the rows begin to arrive.
   void prefetch();
-  // hidden [batch, sequence, width] → the update of the residual stream
-  Tensor forward(const Tensor& hidden, ForwardPass& pass);
+  // The memory vectors e_t [tokens, d_mem] of the batch that was prepared. Every rank calls it.
+  Tensor read(DType dtype);
+  // hidden [batch, sequence, width] and what read() gave → the update of the residual stream
+  Tensor forward(const Tensor& hidden, const Tensor& memory, ForwardPass& pass);
   // After the backward passes of a step: the gradients of this rank's rows are complete. Every rank
   // calls it.
   void finish_step() { exchange_.finish(); }
@@ -67,8 +69,6 @@ class Memory {
   // The rows of each token in the table, i64 [tokens, columns].
   Tensor hash(const data::Batch& batch) const;
   Asked ask(const data::Batch& host);
-  // The memory vectors e_t [tokens, d_mem] of the batch at hand.
-  Tensor read(DType dtype);
 
   DseConfig config_;
   double eps_;

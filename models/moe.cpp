@@ -59,17 +59,24 @@ Tensor MoeFeedForward::forward(const Tensor& x, ForwardPass& pass) {
   const Tensor logits = ops::linear(tokens, router_.weight().value, ops::MatmulPrecision::f32);
   const ops::Routing routing = ops::route(logits, bias_, router_options(config_, pass));
   if (pass.training) {
-    ops::accumulate_counts(load_, routing.counts);
+    const bool again = pass.first_run && pass.first_run->done;
+    if (!again) ops::accumulate_counts(load_, routing.counts);
     pass.dropped_slots.push_back(routing.dropped);
     add_balance_losses(logits, routing, x.dim(0), pass);
   }
 
   const ops::Permutation order = ops::make_permutation(routing.experts, config_.routed());
-  const Tensor gate_up =
-      ops::grouped_linear(ops::permute(tokens, order), gate_up_->value, order.offsets);
-  const Tensor outputs = ops::grouped_linear(ops::weighted_swiglu(gate_up, routing.weights, order),
-                                             down_->value, order.offsets);
-  const Tensor shared = shared_ ? (*shared_)(tokens) : Tensor();
+  const bool drop = pass.recompute == Recompute::selective;
+  const Tensor rows = ops::permute(tokens, order);
+  const Tensor gate_up = ops::grouped_linear(rows, gate_up_->value, order.offsets);
+  if (drop) drop_until_backward(rows, [=] { return ops::permute(tokens, order); });
+  const Tensor hidden = ops::weighted_swiglu(gate_up, routing.weights, order);
+  const Tensor outputs = ops::grouped_linear(hidden, down_->value, order.offsets);
+  if (drop) {
+    drop_until_backward(hidden,
+                        [=] { return ops::weighted_swiglu(gate_up, routing.weights, order); });
+  }
+  const Tensor shared = shared_ ? (*shared_)(tokens, pass) : Tensor();
   return ops::combine(outputs, order, shared).reshape(x.shape());
 }
 
@@ -92,7 +99,7 @@ void MoeFeedForward::add_balance_losses(const Tensor& logits, const ops::Routing
     if (balance.communication_loss > 0.0) {
       groups = ops::group_token_counts(routing.experts, config_.routed(), config_.groups);
     }
-    LoadStatistics::Counts counted{routing.counts, groups, 1.0};
+    LoadCounts counted{routing.counts, groups, 1.0};
     if (global) counted = statistics_.add(routing.counts, groups, pass);
     const double weight = share * counted.scale;
     const Tensor scores = sigmoid ? ops::normalize_scores(routing.scores) : routing.scores;

@@ -29,6 +29,11 @@ class Sum {
     if (kept_too) activation(width);
     if (!kept_too || bytes_.operand != bytes_.activation) tensor(width, bytes_.operand);
   }
+  // One that selective recompute drops, unless it is a copy of the product's own.
+  void droppable(std::int64_t width, bool kept_too, Recompute recompute) {
+    if (recompute != Recompute::selective) return operand(width, kept_too);
+    if (bytes_.operand != bytes_.activation) tensor(width, bytes_.operand);
+  }
 
   std::int64_t total() const { return total_; }
 
@@ -61,12 +66,12 @@ void add_attention(const models::AttentionConfig& a, Sum& kept) {
   kept.statistic(a.heads);
 }
 
-void add_experts(const models::ModelConfig& model, Sum& kept) {
+void add_experts(const models::ModelConfig& model, Recompute recompute, Sum& kept) {
   const auto& moe = model.moe;
   const auto& balance = moe.balance;
   const std::int64_t k = moe.active();
   // The router reads its input in full precision.
-  kept.operand(model.width, /*kept_too=*/true);
+  kept.droppable(model.width, /*kept_too=*/true, recompute);
   kept.statistic(moe.routed());
   if (balance.expert_loss > 0 || balance.device_loss > 0 || balance.communication_loss > 0)
     kept.statistic(moe.routed());
@@ -75,12 +80,12 @@ void add_experts(const models::ModelConfig& model, Sum& kept) {
   kept.tensor(k, kExpert);
   kept.tensor(k, kIndex);  // slot of a row
   kept.tensor(k, kIndex);  // row of a slot
-  kept.operand(k * model.width, /*kept_too=*/false);
+  kept.droppable(k * model.width, /*kept_too=*/false, recompute);
   kept.activation(k * 2 * moe.width());
-  kept.operand(k * moe.width(), /*kept_too=*/false);
+  kept.droppable(k * moe.width(), /*kept_too=*/false, recompute);
   const std::int64_t shared = moe.shared_experts * moe.width();
   kept.activation(2 * shared);
-  kept.operand(shared, /*kept_too=*/false);
+  kept.droppable(shared, /*kept_too=*/false, recompute);
 }
 
 void add_memory(const models::ModelConfig& model, Sum& kept) {
@@ -93,53 +98,81 @@ void add_memory(const models::ModelConfig& model, Sum& kept) {
   kept.statistic(1);
 }
 
+bool has_memory(const models::ModelConfig& model, std::int64_t layer) {
+  return model.dse &&
+         std::count(model.dse->layers.begin(), model.dse->layers.end(), layer) > 0;
+}
+
+// What a block keeps from forward to backward, but for the feed-forward.
+void add_attention_half(const models::ModelConfig& model, std::int64_t layer, Recompute recompute,
+                        Sum& kept) {
+  const std::int64_t d = model.width;
+  kept.activation(d);
+  kept.droppable(d, /*kept_too=*/false, recompute);
+  kept.statistic(1);
+  add_attention(model.attention, kept);
+  kept.activation(d);
+  kept.statistic(1);
+  if (model.hyper_connections > 1) kept.activation(2 * model.hyper_connections * d);
+  if (has_memory(model, layer)) add_memory(model, kept);
+}
+
 }  // namespace
 
 BlockMemory block_memory(const models::ModelConfig& model, std::int64_t layer, std::int64_t tokens,
-                         const ElementBytes& bytes) {
+                         const ElementBytes& bytes, Recompute recompute) {
   const std::int64_t d = model.width;
   const auto& moe = model.moe;
   const auto& a = model.attention;
   Sum kept(tokens, bytes);
-  kept.activation(d);
-  kept.operand(d, /*kept_too=*/false);
-  kept.statistic(1);
-  add_attention(a, kept);
-  kept.activation(d);
-  kept.statistic(1);
-  if (model.hyper_connections > 1) kept.activation(2 * model.hyper_connections * d);
-  if (model.dse && std::count(model.dse->layers.begin(), model.dse->layers.end(), layer) > 0)
-    add_memory(model, kept);
+  add_attention_half(model, layer, recompute, kept);
 
+  // What selective recompute brings back for a moment, unless products kept their own.
+  const std::int64_t back = recompute == Recompute::selective && bytes.operand == bytes.activation;
   Sum feed_forward(tokens, bytes);
   Sum backward(tokens, bytes);
   Sum validation(tokens, bytes);
   for (int i = 0; i < 4; ++i) validation.activation(d);  // input, update, sum, normed
-  backward.activation(d);
+  backward.activation((1 + back) * d);
   if (moe.experts > 0 && layer >= moe.leading_dense) {
     const std::int64_t k = moe.active();
-    add_experts(model, feed_forward);
+    const std::int64_t w = moe.width();
+    add_experts(model, recompute, feed_forward);
     if (moe.shared_experts > 0) backward.activation(d);
-    // gradients around the second product, or around the activation, whose result is gone by then
-    backward.activation(k * (moe.width() + std::max(d, moe.width())));
-    validation.activation(2 * k * moe.width());
-    validation.operand(k * moe.width(), /*kept_too=*/true);
+    // gradients around the second product, or around the activation, whose result is gone by then,
+    // or around the first, whose result is gone too
+    backward.activation(k * (back ? std::max({2 * w + d, 3 * w, 2 * d}) : w + std::max(d, w)));
+    validation.activation(2 * k * w);
+    validation.operand(k * w, /*kept_too=*/true);
     validation.activation(k * d);
   } else {
-    feed_forward.operand(d, /*kept_too=*/false);
+    feed_forward.droppable(d, /*kept_too=*/false, recompute);
     feed_forward.activation(2 * model.ffn_width);
-    feed_forward.operand(model.ffn_width, /*kept_too=*/false);
-    backward.activation(2 * model.ffn_width);
+    feed_forward.droppable(model.ffn_width, /*kept_too=*/false, recompute);
+    backward.activation((2 + back) * model.ffn_width);
     validation.activation(2 * model.ffn_width);
     validation.operand(model.ffn_width, /*kept_too=*/true);
     validation.activation(d);
   }
   // Attention's turn comes when the feed-forward has let go of its own.
   Sum attention(tokens, bytes);
-  attention.activation(d);
+  attention.activation((1 + back) * d);
   attention.activation((2 * a.heads + 2 * a.kv_heads) * a.head_dim);
-  return {kept.total() + feed_forward.total(), validation.total(),
-          std::max(backward.total(), attention.total() - feed_forward.total())};
+  const BlockMemory block{
+      kept.total() + feed_forward.total(), validation.total(),
+      std::max(backward.total(), attention.total() - feed_forward.total())};
+  if (recompute != Recompute::full) return block;
+
+  Sum inputs(tokens, bytes);
+  inputs.activation(d);
+  if (has_memory(model, layer)) {
+    inputs.tensor(static_cast<std::int64_t>(model.dse->orders.size()) * model.dse->heads, kIndex);
+    inputs.activation(model.dse->width);
+  }
+  Sum output(tokens, bytes);  // of the second run
+  output.activation(d);
+  return {inputs.total(), block.validation,
+          block.kept - inputs.total() + block.backward + output.total()};
 }
 
 LossMemory loss_memory(const models::ModelConfig& model, std::int64_t tokens, bool accumulates,

@@ -152,7 +152,8 @@ std::int64_t add_activations(const Stage& stage, RankMemory& memory) {
   std::int64_t kept = pooled_bytes(stage.tokens() * kBatch);
   BlockMemory block;
   for (std::int64_t i = 0; i < stage.layers.count; ++i) {
-    block = block_memory(model, stage.layers.first + i, stage.tokens(), stage.bytes);
+    block = block_memory(model, stage.layers.first + i, stage.tokens(), stage.bytes,
+                         stage.experiment.train.recompute);
     kept += block.kept;
   }
   memory.activations += stage.in_flight * kept;

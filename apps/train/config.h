@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "framework/autograd/recompute.h"
 #include "models/config.h"
 
 namespace fulcrum::apps {
@@ -70,6 +71,8 @@ struct TrainConfig {
   // Of matrix products and, on a GPU, of activations; masters, gradients and optimizer are f32.
   // automatic: bf16 on a GPU, f32 on a CPU.
   Precision precision = Precision::automatic;
+  // What backward computes again instead of keeping it; the numbers stay the same.
+  Recompute recompute = Recompute::none;
   // On a GPU: whether the same seed and mesh give the same bits. Without it cuDNN's attention adds
   // up its gradients in any order, which is faster.
   bool deterministic = true;

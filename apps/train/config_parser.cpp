@@ -67,6 +67,10 @@ void bind_train(Section& s, TrainConfig& train) {
   s.optional("seed", train.seed);
   s.choice("precision", train.precision,
            {{"auto", Precision::automatic}, {"f32", Precision::f32}, {"bf16", Precision::bf16}});
+  s.choice("recompute", train.recompute,
+           {{"none", Recompute::none},
+            {"selective", Recompute::selective},
+            {"full", Recompute::full}});
   s.optional("deterministic", train.deterministic);
   s.optional("cuda_graph", train.cuda_graph);
   s.optional("z_loss", train.z_loss, at_least(0));

@@ -83,6 +83,7 @@ void GradientStep::compute() {
     pass.data_ranks = &mesh_.data();
     pass.global_tokens = pass.batch.ids.numel() * mesh_.data().size();
     pass.token_weight = 1.0 / static_cast<double>(step_tokens);
+    pass.recompute = config_.train.recompute;
     Tape tape;
     models::Loss loss;
     {

@@ -67,6 +67,8 @@ std::size_t Tape::size() const { return entries_.size(); }
 Tape::Scope::Scope(Tape* tape) : previous_(active_tape) { active_tape = tape; }
 Tape::Scope::~Scope() { active_tape = previous_; }
 
+Tape* Tape::active() { return active_tape; }
+
 Tape* Tape::recording(std::initializer_list<Tensor> inputs) {
   if (active_tape == nullptr) return nullptr;
   for (const Tensor& t : inputs) {
@@ -105,6 +107,14 @@ void Tape::record(const char* op, std::vector<Tensor> inputs, std::vector<Tensor
   entries_.push_back(std::move(entry));
 }
 
+void Tape::on_backward(std::function<void()> work) {
+  Backward::Entry entry;
+  entry.op = "on_backward";
+  entry.region = current_region();
+  entry.backward = [work = std::move(work)](Backward&) { work(); };
+  entries_.push_back(std::move(entry));
+}
+
 void Tape::backward(const Tensor& loss, const Tensor& seed, WeightGradients mode) {
   FULCRUM_REQUIRE(seed.defined() || loss.numel() == 1,
                   "backward: a loss without a seed must be a scalar; got {}", loss.shape());
@@ -128,7 +138,8 @@ void Tape::backward(const std::vector<Tensor>& outputs, const std::vector<Tensor
   while (!entries_.empty()) {
     Backward::Entry entry = std::move(entries_.back());
     entries_.pop_back();
-    const bool used = std::any_of(entry.outputs.begin(), entry.outputs.end(),
+    const bool used = entry.outputs.empty() ||
+                      std::any_of(entry.outputs.begin(), entry.outputs.end(),
                                   [](const auto& slot) { return slot->grad.defined(); });
     if (used) {
       Backward context(*this, entry);
@@ -149,41 +160,6 @@ void Tape::run_deferred() {
   Pause no_recording;
   for (auto& work : deferred_) work();
   deferred_.clear();
-}
-
-std::vector<Tensor> recompute(
-    std::function<std::vector<Tensor>(const std::vector<Tensor>&)> segment,
-    const std::vector<Tensor>& inputs) {
-  Tape* tape = active_tape;
-  if (tape == nullptr) return segment(inputs);
-  std::vector<Tensor> outputs;
-  {
-    Tape::Pause no_recording;
-    outputs = segment(inputs);
-  }
-  std::vector<Tensor*> pointers;
-  for (Tensor& output : outputs) pointers.push_back(&output);
-  tape->record("recompute", inputs, pointers, [segment, inputs, n = outputs.size()](Backward& b) {
-    std::vector<Tensor> copies;
-    for (std::size_t i = 0; i < inputs.size(); ++i) {
-      copies.push_back(inputs[i].detach());
-      if (inputs[i].requires_grad()) copies.back().set_slot(std::make_shared<GradSlot>());
-    }
-    Tape inner;
-    std::vector<Tensor> again;
-    {
-      Tape::Scope recording(inner);
-      again = segment(copies);
-    }
-    std::vector<Tensor> seeds;
-    for (std::size_t i = 0; i < n; ++i) seeds.push_back(b.grad(i));
-    inner.backward(again, seeds);
-    for (std::size_t i = 0; i < copies.size(); ++i) {
-      if (copies[i].requires_grad() && copies[i].grad().defined())
-        b.accumulate(i, copies[i].grad());
-    }
-  });
-  return outputs;
 }
 
 }  // namespace fulcrum

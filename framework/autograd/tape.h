@@ -81,6 +81,8 @@ class Tape {
     Pause() : Scope(nullptr) {}
   };
 
+  // The tape of this thread that records; null when none does.
+  static Tape* active();
   // The active tape if one of the inputs requires a gradient, else null. Undefined inputs are
   // allowed.
   static Tape* recording(std::initializer_list<Tensor> inputs);
@@ -90,6 +92,9 @@ class Tape {
   // when any of them got a gradient.
   void record(const char* op, std::vector<Tensor> inputs, std::vector<Tensor*> outputs,
               BackwardFn backward);
+
+  // Runs work when backward comes to this point, without recording.
+  void on_backward(std::function<void()> work);
 
   enum class WeightGradients { now, deferred };
   // Runs everything backwards from loss, whose gradient is seed (one when undefined; loss must then
@@ -110,11 +115,5 @@ class Tape {
   std::vector<std::function<void()>> deferred_;
   WeightGradients mode_ = WeightGradients::now;
 };
-
-// Activation recompute: runs segment without recording and keeps only its inputs; backward runs it
-// again. The segment must be a pure function of its inputs and of parameters.
-std::vector<Tensor> recompute(
-    std::function<std::vector<Tensor>(const std::vector<Tensor>&)> segment,
-    const std::vector<Tensor>& inputs);
 
 }  // namespace fulcrum

@@ -80,9 +80,11 @@ class Counter {
   MemoryStats stats_;
 };
 
-class Pool {
+}  // namespace
+
+class MemoryPool {
  public:
-  Pool(Device device, Counter& counter) : device_(device), counter_(counter) {}
+  MemoryPool(Device device, Counter& counter) : device_(device), counter_(counter) {}
 
   void* take(std::size_t size) {
     std::lock_guard lock(mutex_);
@@ -130,10 +132,12 @@ class Pool {
   std::map<std::size_t, std::vector<void*>> free_;
 };
 
+namespace {
+
 // The memory of one device: for tensors at large, and for those of captured graphs.
 struct Arena {
   Counter counter;
-  Pool pool, graph_pool;
+  MemoryPool pool, graph_pool;
   explicit Arena(Device device) : pool(device, counter), graph_pool(device, counter) {}
 };
 
@@ -149,11 +153,22 @@ Arena& arena_of(Device device) {
 
 }  // namespace
 
+Storage::Storage(std::size_t size, Device where, MemoryPool& pool)
+    : data(pool.take(size_class(size, where))), bytes(size), device(where), pool_(&pool) {}
+
+Storage::~Storage() { pool_->give(data, size_class(bytes, device)); }
+
+void Storage::swap(Storage& other) {
+  std::swap(data, other.data);
+  std::swap(bytes, other.bytes);
+  std::swap(device, other.device);
+  std::swap(pool_, other.pool_);
+}
+
 std::shared_ptr<Storage> allocate(std::size_t bytes, Device device) {
-  const std::size_t size = size_class(bytes, device);
   Arena& arena = arena_of(device);
-  Pool& pool = graph_memory && device.is_cuda() ? arena.graph_pool : arena.pool;
-  auto* storage = new Storage{pool.take(size), bytes, device};
+  auto storage = std::make_shared<Storage>(
+      bytes, device, graph_memory && device.is_cuda() ? arena.graph_pool : arena.pool);
   if (poison) {
     if (device.is_cpu()) {
       std::memset(storage->data, 0xff, bytes);
@@ -161,10 +176,7 @@ std::shared_ptr<Storage> allocate(std::size_t bytes, Device device) {
       cuda_set_bytes(storage->data, 0xff, bytes, device.index);
     }
   }
-  return {storage, [size, &pool](Storage* s) {
-            pool.give(s->data, size);
-            delete s;
-          }};
+  return storage;
 }
 
 std::int64_t pooled_bytes(std::int64_t bytes, Device device) {

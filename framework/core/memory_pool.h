@@ -11,11 +11,22 @@
 
 namespace fulcrum {
 
+class MemoryPool;
+
 // A block of memory that returns to its pool when the last owner lets go.
-struct Storage {
+class Storage {
+ public:
   void* data = nullptr;
   std::size_t bytes = 0;  // as asked for
   Device device;
+
+  Storage(std::size_t bytes, Device device, MemoryPool& pool);
+  ~Storage();
+  Storage(const Storage&) = delete;
+  void swap(Storage& other);
+
+ private:
+  MemoryPool* pool_;
 };
 
 struct MemoryStats {

@@ -57,6 +57,16 @@ Tensor Tensor::reshape(const Shape& shape) const {
   return view;
 }
 
+void Tensor::exchange_memory(const Tensor& other) const {
+  for (const Tensor* t : {this, &other}) {
+    // A tensor without memory has given its own away before.
+    const auto held = static_cast<std::int64_t>(t->storage_->bytes);
+    FULCRUM_CHECK(t->offset_ == 0 && (held == t->bytes() || held == 0),
+                  "{} {} is a part of its memory", t->dtype_, t->shape_);
+  }
+  storage_->swap(*other.storage_);
+}
+
 Tensor Tensor::slice(std::int64_t begin, std::int64_t end) const {
   FULCRUM_REQUIRE(rank() >= 1 && 0 <= begin && begin <= end && end <= dim(0),
                   "slice: rows {}..{} of {}", begin, end, shape_);

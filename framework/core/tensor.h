@@ -83,6 +83,9 @@ class Tensor {
   void copy_from(const Tensor& source) const;  // same numel and dtype
   void copy_from_host(const void* source, std::int64_t bytes) const;
 
+  // Swaps the memory of two tensors that are whole (no slices); all handles of either see it.
+  void exchange_memory(const Tensor& other) const;
+
   // True when no other tensor shares the memory.
   bool unshared() const { return storage_.use_count() == 1; }
 

@@ -84,28 +84,37 @@ struct Harness {
     ForwardPass pass{batch};
     pass.global_tokens = kRows * kLength;
     pass.token_weight = 1.0 / (kRows * kLength);
-    return model.loss(pass, 1e-2);
+    pass.recompute = recompute;
+    const Loss loss = model.loss(pass, 1e-2);
+    reports = {pass.gate_means.size(), pass.dropped_slots.size(), pass.auxiliary.size()};
+    return loss;
   }
   double value() { return loss().total.data<double>()[0]; }
 
   ParameterStore store;
   LanguageModel model;
   data::Batch batch;
+  Recompute recompute = Recompute::none;
+  std::vector<std::size_t> reports;  // gates, dropped slots and auxiliary losses of the last pass
 };
+
+// Returns the loss.
+double backward(Harness& harness) {
+  harness.store.zero_gradients();
+  Tape tape;
+  Tensor total;
+  {
+    Tape::Scope recording(tape);
+    total = harness.loss().total;
+  }
+  tape.backward(total);
+  return total.item();
+}
 
 // Largest error of the tape's gradient against central differences over some elements of every
 // parameter.
 double parameter_gradient_error(Harness& harness) {
-  harness.store.zero_gradients();
-  {
-    Tape tape;
-    Tensor total;
-    {
-      Tape::Scope recording(tape);
-      total = harness.loss().total;
-    }
-    tape.backward(total);
-  }
+  backward(harness);
   double worst = 0.0;
   for (const auto& parameter : harness.store.parameters()) {
     double* p = parameter->value.data<double>();
@@ -178,6 +187,53 @@ TEST_CASE("gradients of whole models agree with finite differences", "[unit][mod
     Harness harness(tiny_dse());
     parameter_gradient_error(harness);
   }
+}
+
+TEST_CASE("recomputed activations give the same bits and take less memory", "[unit][models]") {
+  ModelConfig config = tiny_dse();
+  config.layers = 6;
+  config.moe.balance.scope = GENERATE(BalanceScope::micro_batch, BalanceScope::global_batch);
+  struct Seen {
+    double loss;
+    std::vector<std::vector<double>> gradients;
+    std::vector<std::int64_t> load;
+    std::vector<std::size_t> reports;
+    std::int64_t peak;
+  };
+  const auto see = [&](Recompute recompute) {
+    Harness harness(config);
+    harness.recompute = recompute;
+    backward(harness);
+    const std::int64_t before = memory_stats().in_use;
+    reset_peak_memory();
+    Seen seen{backward(harness), {}, {}, harness.reports, memory_stats().peak - before};
+    for (const auto& parameter : harness.store.parameters()) {
+      const bool table = parameter->kind == ParameterKind::table;
+      const Tensor gradient = table ? ops::merge_sparse(parameter->slot().sparse,
+                                                        parameter->value.dim(0))
+                                          .values
+                                    : parameter->value.grad();
+      seen.gradients.push_back(gradient.to_vector<double>());
+    }
+    for (MoeFeedForward* moe : harness.model.mixtures()) {
+      for (const std::int64_t count : moe->load().to_vector<std::int64_t>())
+        seen.load.push_back(count);
+    }
+    return seen;
+  };
+  const Seen none = see(Recompute::none);
+  const Seen selective = see(Recompute::selective);
+  const Seen full = see(Recompute::full);
+  for (const Seen& other : {selective, full}) {
+    CHECK(other.loss == none.loss);
+    CHECK(other.gradients == none.gradients);
+    CHECK(other.load == none.load);
+    CHECK(other.reports == none.reports);
+  }
+  CHECK(none.reports == std::vector<std::size_t>{2, 5, 15});
+  INFO("peaks " << none.peak << " " << selective.peak << " " << full.peak);
+  CHECK(selective.peak < none.peak);
+  CHECK(full.peak < selective.peak);
 }
 
 TEST_CASE("a model sees no future token", "[unit][models]") {

@@ -137,7 +137,7 @@ struct Layer {
       {
         const Tape::Scope recording(tape);
         memory.prepare(pass);
-        output = memory.forward(input, pass);
+        output = memory.forward(input, memory.read(input.dtype()), pass);
       }
       const Tensor weights = random(output.shape(), 9 + seed).to(DType::bf16);
       tape.backward({output}, {weights.to(output.dtype()).to(device)});

@@ -52,4 +52,9 @@ TEST_CASE("plan's memory agrees with what training takes", "[cli][plan]") {
   check_agreement(experiment, 1, "muon", dense + " --set train.optimizer.kind=muon");
   check_agreement(experiment, 1, "sparse", sparse);
   check_agreement(experiment, 2, "sparse-2", sparse);
+  for (const std::string recompute : {"selective", "full"}) {
+    const std::string deep = " --set model.layers=8 --set train.recompute=" + recompute;
+    check_agreement(experiment, 1, "dense-" + recompute, dense + deep);
+    check_agreement(experiment, 1, "sparse-" + recompute, sparse + deep);
+  }
 }

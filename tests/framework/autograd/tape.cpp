@@ -1,5 +1,6 @@
 #include "framework/autograd/tape.h"
 
+#include "framework/autograd/recompute.h"
 #include "framework/ops/elementwise.h"
 #include "tests/catch.h"
 #include "tests/gradient_check.h"
