@@ -99,8 +99,7 @@ void add_memory(const models::ModelConfig& model, Sum& kept) {
 }
 
 bool has_memory(const models::ModelConfig& model, std::int64_t layer) {
-  return model.dse &&
-         std::count(model.dse->layers.begin(), model.dse->layers.end(), layer) > 0;
+  return model.dse && std::count(model.dse->layers.begin(), model.dse->layers.end(), layer) > 0;
 }
 
 // What a block keeps from forward to backward, but for the feed-forward.
@@ -158,9 +157,8 @@ BlockMemory block_memory(const models::ModelConfig& model, std::int64_t layer, s
   Sum attention(tokens, bytes);
   attention.activation((1 + back) * d);
   attention.activation((2 * a.heads + 2 * a.kv_heads) * a.head_dim);
-  const BlockMemory block{
-      kept.total() + feed_forward.total(), validation.total(),
-      std::max(backward.total(), attention.total() - feed_forward.total())};
+  const BlockMemory block{kept.total() + feed_forward.total(), validation.total(),
+                          std::max(backward.total(), attention.total() - feed_forward.total())};
   if (recompute != Recompute::full) return block;
 
   Sum inputs(tokens, bytes);

@@ -11,10 +11,9 @@
 //   experts   k·(d + 3 w) + 3 w·shared, E scores and 5 k numbers of the routing
 //   memory    d_mem + 4 d·M: memory, key, value, gated value, sum; row ids
 //   mHC       2 M·d with M > 1
-// With train.recompute selective, normed inputs, k·d rows of tokens and the activations' results (f,
-// k·w, w·shared) are dropped unless products keep copies of their own; with full a block keeps d,
-// and d_mem of a memory.
-// Beside them, whichever is more:
+// With train.recompute selective, normed inputs, k·d rows of tokens and the activations' results
+// (f, k·w, w·shared) are dropped unless products keep copies of their own; with full a block keeps
+// d, and d_mem of a memory. Beside them, whichever is more:
 //   loss      3 d a token (last hidden, normed, its gradient), a chunk of logits, and with several
 //             micro-batches the head's gradient V·d, which forms in the forward pass
 //   backward  the gradients inside the last block, and what is computed again there

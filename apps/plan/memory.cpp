@@ -90,11 +90,11 @@ void add_table(const Stage& stage, std::int64_t rows, std::int64_t width, RankMe
     // The table is read row by row, duplicates and all; of the merged gradient only the most that
     // its rows can be is known.
     const std::int64_t all = stage.batch.accumulation * stage.read_rows();
-    memory.gradients +=
+    memory.dispatch +=
         stage.batch.accumulation * pooled_bytes(stage.read_rows() * width * bytes.activation) +
         pooled_bytes(all * width * bytes.gradient) + pooled_bytes(all * kRowId);
   } else {
-    memory.gradients += stage.batch.accumulation * exchanged;
+    memory.dispatch += stage.batch.accumulation * exchanged;
   }
   memory.optimizer +=
       2 * pooled_bytes(held * width * bytes.moment) + pooled_bytes(held * kStepCount);

@@ -4,16 +4,16 @@
 //
 //   weights      of the parameters that the rank holds: experts / expert ranks, table rows / data
 //                ranks, blocks / stages
-//   gradients    of all of these but tables, in reduction buckets; a table keeps the rows that a
-//                step touches, 8 B of row id and the values, once for each micro-batch
+//   gradients    of all of these but tables, in reduction buckets
 //   optimizer    AdamW: two moments. Muon: one momentum for the backbone's matrices and experts.
 //                Tables: two moments and a step count, 4 B a row. With parallel.zero, data ranks
 //                divide those of matrices, experts, embedding and head, and their f32 masters
 //   activations  see activations.h. Of S pipeline stages, stage s holds min(accumulation, S − s)
 //                micro-batches at once
 //   dispatch     buffers of exchanges. With expert ranks 4 · b·S·k·d values: tokens to the experts
-//                of a layer and back, sent and received. With data ranks, for every memory, row
-//                ids and rows, sent and received
+//                of a layer and back, sent and received. For every memory the gradients of the rows
+//                that a step touches, 8 B of row id and the values, once for each micro-batch; with
+//                data ranks also row ids and rows, sent and received
 //   checkpoint   copy of what the rank saves, written while steps go on beside it. A run that saves
 //                only at its end has no step beside: then only what exceeds the activations counts
 //

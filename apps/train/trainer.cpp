@@ -153,9 +153,13 @@ TrainResult Trainer::run() {
   result.memory = memory_use(state_bytes);
   if (result.finished) write_result(result, result.step > first_step);
   if (progress_) {
-    progress_->message(fmt::format("memory of a rank: {} in use at most, {} reserved",
-                                   telemetry::bytes_text(result.memory.peak),
-                                   telemetry::bytes_text(result.memory.reserved)));
+    const RankMemoryUse& memory = result.memory;
+    progress_->message(fmt::format(
+        "memory of a rank: {} in use at most (weights {}, gradients {}, optimizer {}, activations "
+        "and buffers {}), {} reserved",
+        telemetry::bytes_text(memory.peak), telemetry::bytes_text(memory.weights),
+        telemetry::bytes_text(memory.gradients), telemetry::bytes_text(memory.optimizer),
+        telemetry::bytes_text(memory.activations), telemetry::bytes_text(memory.reserved)));
     progress_->finish();
   }
   return result;
@@ -258,9 +262,11 @@ void Trainer::note_save(std::optional<std::int64_t> step) {
 
 RankMemoryUse Trainer::memory_use(std::int64_t state) const {
   const MemoryStats pool = memory_stats(state_.store.device());
-  std::int64_t most[] = {state, pool.peak, pool.reserved};
+  std::int64_t most[] = {state_.weight_bytes(), state, state_.optimizer_bytes(), pool.peak,
+                         pool.reserved};
   mesh_.world().all_reduce(std::span<std::int64_t>(most), parallel::Reduce::max);
-  return {most[0], most[1], most[2]};
+  const auto [weights, before, optimizer, peak, reserved] = most;
+  return {weights, before - weights - optimizer, optimizer, peak - before, peak, reserved};
 }
 
 void Trainer::write_result(const TrainResult& result, bool trained) const {
@@ -276,7 +282,10 @@ void Trainer::write_result(const TrainResult& result, bool trained) const {
                                {"tokens", state_.tokens},
                                {"seconds", state_.seconds},
                                {"memory",
-                                {{"state", result.memory.state},
+                                {{"weights", result.memory.weights},
+                                 {"gradients", result.memory.gradients},
+                                 {"optimizer", result.memory.optimizer},
+                                 {"activations", result.memory.activations},
                                  {"peak", result.memory.peak},
                                  {"reserved", result.memory.reserved}}},
                                {"parameters", parameter_summary(config_.model)},

@@ -33,9 +33,13 @@ struct Resume {
 
 // Bytes of the memory pool, of the device that trains, on the rank that took most.
 struct RankMemoryUse {
-  std::int64_t state = 0;     // weights, gradients and optimizer, before the first step
-  std::int64_t peak = 0;      // most in use at once
-  std::int64_t reserved = 0;  // taken from the system
+  std::int64_t weights = 0;
+  std::int64_t gradients = 0;    // in their reduction buckets
+  std::int64_t optimizer = 0;    // its state
+  std::int64_t activations = 0;  // and all else that came on top at the peak: rows of tables and
+                                 // their gradients, buffers, the copy that a save writes
+  std::int64_t peak = 0;         // most in use at once: the sum
+  std::int64_t reserved = 0;     // taken from the system
 };
 
 struct TrainResult {

@@ -1,6 +1,7 @@
 #include "apps/train/training_state.h"
 
 #include "apps/train/placement.h"
+#include "framework/core/memory_pool.h"
 #include "framework/core/region.h"
 
 namespace fulcrum::apps {
@@ -40,6 +41,25 @@ void TrainingState::update(double learning_rate, double gradient_scale) {
   }
   const InRegion region(Region::communication);
   sharding.finish();
+}
+
+std::int64_t TrainingState::weight_bytes() const {
+  std::int64_t bytes = 0;
+  for (const auto& p : store.parameters()) {
+    bytes += pooled_bytes(p->value.bytes(), store.device());
+    if (p->rounded()) bytes += pooled_bytes(p->master.bytes(), store.device());
+  }
+  return bytes;
+}
+
+std::int64_t TrainingState::optimizer_bytes() const {
+  std::int64_t bytes = 0;
+  for (const auto& optimizer : optimizers) {
+    for (const StateTensor& s : optimizer->state()) {
+      bytes += pooled_bytes(s.value.bytes(), store.device());
+    }
+  }
+  return bytes;
 }
 
 }  // namespace fulcrum::apps

@@ -23,6 +23,10 @@ struct TrainingState {
   // One step of every optimizer; values are whole on every rank afterwards. Collective.
   void update(double learning_rate, double gradient_scale);
 
+  // What they take of the device's memory pool: values and masters, the optimizers' state.
+  std::int64_t weight_bytes() const;
+  std::int64_t optimizer_bytes() const;
+
   ParameterStore store;
   models::LanguageModel model;
   parallel::OptimizerSharding sharding;

@@ -1,6 +1,7 @@
 #pragma once
-// Activation recompute: memory for work. What backward needs is not kept but computed again, with the
-// same bits, since operators are deterministic. Outside a recording tape nothing is kept anyway.
+// Activation recompute: memory for work. What backward needs is not kept but computed again, with
+// the same bits, since operators are deterministic. Outside a recording tape nothing is kept
+// anyway.
 
 #include <functional>
 #include <vector>

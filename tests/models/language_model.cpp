@@ -209,10 +209,9 @@ TEST_CASE("recomputed activations give the same bits and take less memory", "[un
     Seen seen{backward(harness), {}, {}, harness.reports, memory_stats().peak - before};
     for (const auto& parameter : harness.store.parameters()) {
       const bool table = parameter->kind == ParameterKind::table;
-      const Tensor gradient = table ? ops::merge_sparse(parameter->slot().sparse,
-                                                        parameter->value.dim(0))
-                                          .values
-                                    : parameter->value.grad();
+      const Tensor gradient =
+          table ? ops::merge_sparse(parameter->slot().sparse, parameter->value.dim(0)).values
+                : parameter->value.grad();
       seen.gradients.push_back(gradient.to_vector<double>());
     }
     for (MoeFeedForward* moe : harness.model.mixtures()) {

@@ -26,30 +26,41 @@ void cut_run(const Experiment& experiment, const std::string& from, const std::s
   std::filesystem::create_symlink(step, experiment.checkpoints(to) / "latest");
 }
 
+void check_resume(int ranks, const std::string& options) {
+  const Experiment experiment;
+  require_ok(experiment.train(ranks, "straight", options));
+  require_ok(experiment.train(ranks, "saved", options + " --set checkpoint.every=3"));
+  // Saving changes nothing.
+  CHECK(experiment.steps("saved") == experiment.steps("straight"));
+  cut_run(experiment, "saved", "cut", "step-3");
+  const Finished resumed = experiment.train(ranks, "cut", options + " --resume");
+  require_ok(resumed);
+  CHECK(contains(resumed.output, "resumed at step 3"));
+  CHECK(experiment.steps("cut") == experiment.steps("straight"));
+  CHECK(experiment.validation("cut") == experiment.validation("straight"));
+  require_same_tensors(experiment.checkpoints("cut"), experiment.checkpoints("straight"));
+}
+
+const std::string kMuon = " --set train.optimizer.kind=muon";
+
 }  // namespace
 
 TEST_CASE("a resumed run is the run that never stopped, bit for bit", "[cli][train]") {
-  const Experiment experiment;
-  const auto check = [&](int ranks, const std::string& options) {
-    require_ok(experiment.train(ranks, "straight", options));
-    require_ok(experiment.train(ranks, "saved", options + " --set checkpoint.every=3"));
-    // Saving changes nothing.
-    CHECK(experiment.steps("saved") == experiment.steps("straight"));
-    cut_run(experiment, "saved", "cut", "step-3");
-    const Finished resumed = experiment.train(ranks, "cut", options + " --resume");
-    require_ok(resumed);
-    CHECK(contains(resumed.output, "resumed at step 3"));
-    CHECK(experiment.steps("cut") == experiment.steps("straight"));
-    CHECK(experiment.validation("cut") == experiment.validation("straight"));
-    require_same_tensors(experiment.checkpoints("cut"), experiment.checkpoints("straight"));
-  };
-  const std::string muon = " --set train.optimizer.kind=muon";
-  SECTION("dense, AdamW") { check(1, kStepDecay + model_options("dense")); }
+  SECTION("dense, AdamW") { check_resume(1, kStepDecay + model_options("dense")); }
   SECTION("experts and memory, optimizer divided, 2 ranks") {
-    check(2, kStepDecay + model_options("dse") + " --set parallel.zero=1");
+    check_resume(2, kStepDecay + model_options("dse") + " --set parallel.zero=1");
   }
   SECTION("experts and memory, Muon, 2 ranks") {
-    check(2, kStepDecay + muon + model_options("dse") + " --set train.micro_batch=2");
+    check_resume(2, kStepDecay + kMuon + model_options("dse") + " --set train.micro_batch=2");
+  }
+}
+
+TEST_CASE("a run resumed on a GPU is the run that never stopped", "[gpu][train][slow]") {
+  const std::string gpu = std::string(kStepDecay) + " --set device=cuda";
+  SECTION("dense, AdamW") { check_resume(1, gpu + model_options("dense")); }
+  SECTION("experts and memory, Muon") { check_resume(1, gpu + kMuon + model_options("dse")); }
+  SECTION("experts and memory, optimizer divided, 2 ranks") {
+    check_resume(2, gpu + model_options("dse"));
   }
 }
 
