@@ -87,16 +87,25 @@ struct Tile {
   std::int64_t group, row, column;
 };
 
-std::vector<Tile> tiles_of(const std::vector<std::int64_t>& rows, std::int64_t tile_rows,
+// Tiles of groups' results [rows, columns], those with the most work first: threads that take the
+// smallest last end at about the same time. depth: what the products of a group sum over.
+std::vector<Tile> tiles_of(const std::vector<std::int64_t>& rows,
+                           const std::vector<std::int64_t>& depth, std::int64_t tile_rows,
                            std::int64_t columns) {
   std::vector<Tile> tiles;
-  for (std::int64_t g = 0; g < static_cast<std::int64_t>(rows.size()); ++g) {
+  for (std::size_t g = 0; g < rows.size(); ++g) {
     for (std::int64_t row = 0; row < rows[g]; row += tile_rows) {
       for (std::int64_t column = 0; column < columns; column += kTileColumns) {
-        tiles.push_back({g, row, column});
+        tiles.push_back({static_cast<std::int64_t>(g), row, column});
       }
     }
   }
+  const auto work = [&](const Tile& t) {
+    return std::min(tile_rows, rows[t.group] - t.row) * std::min(kTileColumns, columns - t.column) *
+           depth[t.group];
+  };
+  std::stable_sort(tiles.begin(), tiles.end(),
+                   [&](const Tile& a, const Tile& b) { return work(a) > work(b); });
   return tiles;
 }
 
@@ -126,7 +135,8 @@ template <class T, class E>
 void multiply_rows(const E* a, const T* weight, bool transpose, std::int64_t inner,
                    std::int64_t columns, const Groups& groups, T* y, bool add) {
   const std::int64_t tile_rows = groups.padded ? 2 * kTileRows : kTileRows;
-  const std::vector<Tile> tiles = tiles_of(groups.rows, tile_rows, columns);
+  const std::vector<Tile> tiles = tiles_of(
+      groups.rows, std::vector<std::int64_t>(groups.rows.size(), inner), tile_rows, columns);
 #pragma omp parallel for schedule(dynamic) if (groups.used() * inner * columns > 65536)
   for (std::size_t i = 0; i < tiles.size(); ++i) {
     const auto [g, row, column] = tiles[i];
@@ -160,7 +170,7 @@ template <class T, class E>
 void multiply_groups(const E* g, const E* x, std::int64_t out, std::int64_t in,
                      const Groups& groups, T* d, bool add) {
   const std::vector<Tile> tiles =
-      tiles_of(std::vector<std::int64_t>(groups.rows.size(), out), kTileRows, in);
+      tiles_of(std::vector<std::int64_t>(groups.rows.size(), out), groups.rows, kTileRows, in);
 #pragma omp parallel for schedule(dynamic) if (groups.used() * in * out > 65536)
   for (std::size_t i = 0; i < tiles.size(); ++i) {
     const auto [group, row, column] = tiles[i];
