@@ -1,5 +1,6 @@
 #include "tests/gradient_check.h"
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 
@@ -74,6 +75,14 @@ double relative_error(const Tensor& a, const Tensor& b) {
   }
   const double error = std::sqrt(difference) / (std::sqrt(norm) + 1e-300);
   return std::isnan(error) ? std::numeric_limits<double>::infinity() : error;
+}
+
+bool same_bytes(const Tensor& a, const Tensor& b) {
+  const Tensor x = a.to(Device{});
+  const Tensor y = b.to(Device{});
+  const auto* bytes = static_cast<const char*>(x.raw());
+  return x.dtype() == y.dtype() && x.shape() == y.shape() &&
+         std::equal(bytes, bytes + x.bytes(), static_cast<const char*>(y.raw()));
 }
 
 }  // namespace fulcrum::testing

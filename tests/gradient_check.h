@@ -19,4 +19,7 @@ double gradient_error(const std::function<Tensor(const std::vector<Tensor>&)>& f
 // ‖a − b‖ / ‖b‖ over any floating dtypes; NaN in either counts as infinity.
 double relative_error(const Tensor& a, const Tensor& b);
 
+// Same dtype, shape and bits, on whatever devices.
+bool same_bytes(const Tensor& a, const Tensor& b);
+
 }  // namespace fulcrum::testing

@@ -27,11 +27,6 @@ void for_each(std::int64_t n, Fn fn) {
 }
 
 template <class T>
-bool is_aligned(const T* p, int elements) {
-  return reinterpret_cast<std::uintptr_t>(p) % (elements * sizeof(T)) == 0;
-}
-
-template <class T>
 void fill(const Tensor& x, T value) {
   T* p = static_cast<T*>(x.raw());
   for_each(x.numel(), [=] __device__(std::int64_t i) { p[i] = value; });

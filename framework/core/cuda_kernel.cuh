@@ -74,6 +74,12 @@ struct alignas(sizeof(T) * N) Pack {
 template <class T>
 inline constexpr int kWide = 16 / static_cast<int>(sizeof(T));
 
+// Whether packs of so many elements can be read from this address on.
+template <class T>
+bool is_aligned(const T* p, int elements) {
+  return reinterpret_cast<std::uintptr_t>(p) % (elements * sizeof(T)) == 0;
+}
+
 // Whether rows of this width, starting at this address, can be read 16 bytes at a time.
 template <class T>
 bool is_wide(const void* p, std::int64_t width) {

@@ -15,11 +15,6 @@ unsigned walkers(std::int64_t packs) {
       std::min<std::int64_t>(ceil_div(packs, kThreads * kUnroll), 8 * multiprocessors()));
 }
 
-template <class T>
-bool is_aligned(const T* p, int elements) {
-  return reinterpret_cast<std::uintptr_t>(p) % (elements * sizeof(T)) == 0;
-}
-
 // Calls fn.template operator()<kN>(first, packs) for the elements that go kN at once, and for those
 // that go alone.
 template <int kN, class Fn>

@@ -6,9 +6,11 @@
 #include "tests/catch.h"
 #include "tests/cuda_check.h"
 #include "tests/gradient_check.h"
+#include "tests/models/cuda_model.h"
 
 using namespace fulcrum;
 using namespace fulcrum::models;
+using fulcrum::testing::copy_values;
 using fulcrum::testing::random;
 using fulcrum::testing::relative_error;
 
@@ -71,23 +73,11 @@ data::Batch random_batch(std::uint64_t seed) {
   return batch;
 }
 
-data::Batch to(const data::Batch& batch, Device device) {
-  return {batch.ids.to(device), batch.targets.to(device), batch.document_start.to(device)};
-}
-
 ForwardPass pass_of(const data::Batch& batch) {
   ForwardPass pass{batch};
   pass.global_tokens = kRows * kLength;
   pass.token_weight = 1.0 / static_cast<double>(pass.global_tokens);
   return pass;
-}
-
-// Values of the store on CUDA, as they are computed with, become those of the one on the CPU.
-void copy_values(const ParameterStore& cuda, const ParameterStore& cpu) {
-  for (std::size_t i = 0; i < cpu.parameters().size(); ++i) {
-    const Tensor computed = cuda.parameters()[i]->value.to(Device{});
-    cpu.parameters()[i]->value.copy_from(computed.to(DType::f64));
-  }
 }
 
 // f64 on the CPU; of a table, all its rows.
@@ -128,7 +118,7 @@ struct Layer {
     outputs.clear();
     gradients.clear();
     for (const std::uint64_t seed : {1, 2}) {
-      const data::Batch batch = to(random_batch(seed), device);
+      const data::Batch batch = random_batch(seed).to(device);
       ForwardPass pass = pass_of(batch);
       Tensor input = hidden.to(store.compute_dtype()).to(device);
       input.set_slot(std::make_shared<GradSlot>());
@@ -203,7 +193,7 @@ TEST_CASE("a language model with memories on CUDA equals that on the CPU", "[gpu
     LanguageModel cpu_model(config, cpu, compressed(), parallel::Communicator());
     copy_values(cuda, cpu);
     const auto run = [](LanguageModel& model, const ParameterStore& store) {
-      const data::Batch batch = to(random_batch(3), store.device());
+      const data::Batch batch = random_batch(3).to(store.device());
       ForwardPass pass = pass_of(batch);
       store.zero_gradients();
       Tape tape;

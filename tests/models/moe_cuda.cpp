@@ -4,6 +4,7 @@
 #include "tests/catch.h"
 #include "tests/cuda_check.h"
 #include "tests/gradient_check.h"
+#include "tests/models/cuda_model.h"
 
 using namespace fulcrum;
 using namespace fulcrum::models;
@@ -46,8 +47,7 @@ struct Layer {
   // x f64 on the CPU, exact in the layer's dtype.
   void run(const Tensor& x, const data::Batch& host) {
     const Device device = store.device();
-    const data::Batch batch{host.ids.to(device), host.targets.to(device),
-                            host.document_start.to(device)};
+    const data::Batch batch = host.to(device);
     ForwardPass pass{batch};
     pass.global_tokens = kRows * kLength;
     pass.token_weight = 1.0 / static_cast<double>(pass.global_tokens);
@@ -87,10 +87,7 @@ double error(const Tensor& cuda, const Tensor& cpu) {
 void check_layer(const ModelConfig& config, DType dtype, double tolerance) {
   Layer cuda(config, {dtype, testing::cuda_device()});
   Layer cpu(config, {DType::f64, Device{}});
-  for (std::size_t i = 0; i < cpu.store.parameters().size(); ++i) {
-    const Tensor computed = cuda.store.parameters()[i]->value.to(Device{});
-    cpu.store.parameters()[i]->value.copy_from(computed.to(DType::f64));
-  }
+  testing::copy_values(cuda.store, cpu.store);
   const Tensor x = random({kRows, kLength, config.width}, 7).to(DType::bf16).to(DType::f64);
   const data::Batch batch = random_batch();
   for (int step = 0; step < 2; ++step) {

@@ -15,14 +15,6 @@ using apps::TrainingState;
 
 namespace {
 
-bool same_bytes(const Tensor& a, const Tensor& b) {
-  const Tensor x = a.to(Device{});
-  const Tensor y = b.to(Device{});
-  const auto* bytes = static_cast<const char*>(x.raw());
-  return x.bytes() == y.bytes() &&
-         std::equal(bytes, bytes + x.bytes(), static_cast<const char*>(y.raw()));
-}
-
 // From one placement to another and back, bit for bit.
 void check_moves(ParameterStore::Placement first, ParameterStore::Placement second) {
   const TemporaryFolder folder;

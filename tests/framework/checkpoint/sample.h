@@ -8,6 +8,7 @@
 #include "framework/checkpoint/shard_file.h"
 #include "framework/checkpoint/store.h"
 #include "framework/core/philox.h"
+#include "tests/gradient_check.h"
 
 namespace fulcrum::testing {
 
@@ -66,13 +67,6 @@ inline void save_sample(const std::filesystem::path& directory, std::int64_t ste
     files.push_back(FileEntry::from_text(entry.to_text()));  // the way it travels
   }
   store.finalize(step, files, sample_attributes(step));
-}
-
-inline bool same_bytes(const Tensor& a, const Tensor& b) {
-  return a.dtype() == b.dtype() && a.shape() == b.shape() &&
-         std::equal(static_cast<const char*>(a.raw()),
-                    static_cast<const char*>(a.raw()) + a.bytes(),
-                    static_cast<const char*>(b.raw()));
 }
 
 }  // namespace fulcrum::testing

@@ -52,18 +52,7 @@ std::vector<Tensor> run(ParameterStore& store, int steps) {
     }
     optimizer.step(0.01 * t, 0.25);
   }
-  std::vector<Tensor> results;
-  for (const Parameter* p : parameters) {
-    results.push_back(p->master.to(Device{}));
-    results.push_back(p->value.to(Device{}));
-  }
-  for (const StateTensor& s : optimizer.state()) results.push_back(s.value.to(Device{}));
-  return results;
-}
-
-bool same_bytes(const Tensor& a, const Tensor& b) {
-  const auto* x = static_cast<const char*>(a.raw());
-  return std::equal(x, x + a.bytes(), static_cast<const char*>(b.raw()));
+  return results_of(parameters, optimizer);
 }
 
 }  // namespace
@@ -83,21 +72,10 @@ TEST_CASE("AdamW on CUDA equals AdamW on the CPU", "[gpu][optim]") {
       CHECK(relative_error(found[i], expected[i]) <
             cuda_tolerance(rounded ? DType::bf16 : DType::f32));
     }
-    // Values are the rounding of masters, to the last bit.
-    for (const auto& p : store.parameters()) {
-      if (!p->rounded()) continue;
-      const auto [first, count] = p->master_rows;
-      const Tensor value = p->value.slice(first, first + count).to(Device{});
-      CHECK(same_bytes(value, p->master.to(Device{}).to(DType::bf16)));
-    }
+    check_rounding(store);
   }
 }
 
 TEST_CASE("AdamW on CUDA gives the same bits in every run", "[gpu][optim]") {
-  const Device device = cuda_device();
-  ParameterStore first(7, ParameterStore::Placement{DType::bf16, device});
-  ParameterStore second(7, ParameterStore::Placement{DType::bf16, device});
-  const std::vector<Tensor> a = run(first, 3);
-  const std::vector<Tensor> b = run(second, 3);
-  for (std::size_t i = 0; i < a.size(); ++i) CHECK(same_bytes(a[i], b[i]));
+  check_repeats([](ParameterStore& store) { return run(store, 3); });
 }
