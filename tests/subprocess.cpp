@@ -8,6 +8,7 @@
 
 #include <chrono>
 #include <cstdio>
+#include <cstdlib>
 #include <fstream>
 #include <thread>
 
@@ -18,11 +19,28 @@
 namespace fulcrum::testing {
 namespace {
 
-// Shell text that makes the environment of a user's shell.
-constexpr const char* kEnvironment =
-    "for name in $(env | sed -n "
-    "'s/^\\(OMPI_[A-Za-z0-9_]*\\|PMIX_[A-Za-z0-9_]*\\|ORTE_[A-Za-z0-9_]*\\)=.*/\\1/p'); "
-    "do unset $name; done; export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1; ";
+std::string quoted(const std::string& text) {
+  std::string result = "'";
+  for (const char c : text) result += c == '\'' ? std::string("'\\''") : std::string(1, c);
+  return result + "'";
+}
+
+// Shell text that sets Open MPI's variables to those of the shell that started the tests, as MPI_Init
+// sets more of them; under mpirun, where they are the launcher's, to none. Read before main.
+const std::string kEnvironment = [] {
+  std::string text =
+      "for name in $(env | sed -n "
+      "'s/^\\(OMPI_[A-Za-z0-9_]*\\|PMIX_[A-Za-z0-9_]*\\|ORTE_[A-Za-z0-9_]*\\)=.*/\\1/p'); "
+      "do unset $name; done; export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1; ";
+  if (std::getenv("OMPI_COMM_WORLD_SIZE") != nullptr) return text;
+  for (char** variable = environ; *variable != nullptr; ++variable) {
+    const std::string setting = *variable;
+    if (!setting.starts_with("OMPI_MCA_")) continue;
+    const std::size_t value = setting.find('=') + 1;
+    text += fmt::format("export {}{}; ", setting.substr(0, value), quoted(setting.substr(value)));
+  }
+  return text;
+}();
 
 int exit_code_of(int status) {
   return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
@@ -43,10 +61,8 @@ pid_t parent_of(const std::filesystem::path& process) {
 }  // namespace
 
 Finished run(const std::string& command, int limit_seconds) {
-  std::string quoted;
-  for (const char c : command) quoted += c == '\'' ? std::string("'\\''") : std::string(1, c);
-  const std::string shell = fmt::format("{}exec timeout -k 5 {} sh -c '{}' 2>&1 </dev/null",
-                                        kEnvironment, limit_seconds, quoted);
+  const std::string shell = fmt::format("{}exec timeout -k 5 {} sh -c {} 2>&1 </dev/null",
+                                        kEnvironment, limit_seconds, quoted(command));
   FILE* pipe = popen(shell.c_str(), "r");
   FULCRUM_CHECK(pipe != nullptr, "cannot start {}", command);
   Finished result;
