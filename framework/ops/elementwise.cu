@@ -1,19 +1,21 @@
 #include "framework/core/cuda_kernel.cuh"
 #include "framework/ops/elementwise_cuda.h"
-#include "framework/ops/sum_rows_cuda.h"
 
 namespace fulcrum::ops::cuda {
 namespace {
 
 constexpr int kThreads = 256;
-constexpr int kWarps = kThreads / 32;
 constexpr int kUnroll = 4;  // packs that a thread has in flight
 
-// Blocks of a grid that walks over packs: all that fit the device at once, or fewer.
-unsigned walkers(std::int64_t packs) {
+// Blocks of a grid that walks over packs: `rounds` times what fits the device at once, or fewer.
+unsigned walkers(std::int64_t packs, int rounds = 1) {
   return static_cast<unsigned>(
-      std::min<std::int64_t>(ceil_div(packs, kThreads * kUnroll), 8 * multiprocessors()));
+      std::min<std::int64_t>(ceil_div(packs, kThreads * kUnroll), rounds * 8 * multiprocessors()));
 }
+
+// Of kernels that also write: blocks that begin and end at different times read and write side by
+// side, where those that walk together all read, then all write.
+constexpr int kWritingRounds = 16;
 
 // Calls fn.template operator()<kN>(first, packs) for the elements that go kN at once, and for those
 // that go alone.
@@ -65,8 +67,9 @@ void scale(const Tensor& x, double factor, const float* times, const Tensor& out
   Out* q = device_data<Out>(out);
   in_packs<kN>(x.numel(), is_aligned(p, kN) && is_aligned(q, kN),
                [&]<int kPack>(std::int64_t first, std::int64_t packs) {
-                 scale_kernel<In, Out, kPack><<<walkers(packs), kThreads, 0, compute_stream()>>>(
-                     p + first, static_cast<float>(factor), times, packs, q + first, add);
+                 scale_kernel<In, Out, kPack>
+                     <<<walkers(packs, kWritingRounds), kThreads, 0, compute_stream()>>>(
+                         p + first, static_cast<float>(factor), times, packs, q + first, add);
                  FULCRUM_CUDA_LAUNCHED();
                });
 }
@@ -103,62 +106,6 @@ void add_bias(const T* x, const float* bias, std::int64_t rows, std::int64_t wid
   const auto blocks = static_cast<unsigned>(ceil_div(rows, kRows));
   add_bias_kernel<T, kN><<<blocks, threads, 0, compute_stream()>>>(x, bias, rows, packs, y);
   FULCRUM_CUDA_LAUNCHED();
-}
-
-// A warp takes every eighth row of a part of the rows and a pack of columns a lane; then the warps
-// are added in order.
-template <class T, int kN>
-__global__ void __launch_bounds__(kThreads)
-    column_sums_kernel(const T* x, std::int64_t rows, int width, std::int64_t part_rows,
-                       float* partial) {
-  __shared__ float sums[kWarps][kN][32];
-  const int lane = threadIdx.x % 32;
-  const int warp = threadIdx.x / 32;
-  const int column = (blockIdx.x * 32 + lane) * kN;
-  const std::int64_t first = blockIdx.y * part_rows;
-  const std::int64_t end = first + part_rows < rows ? first + part_rows : rows;
-  float sum[kN] = {};
-  if (column < width) {
-    for (std::int64_t base = first + warp; base < end; base += kUnroll * kWarps) {
-      Pack<T, kN> v[kUnroll];
-#pragma unroll
-      for (int k = 0; k < kUnroll; ++k) {
-        const std::int64_t r = base + k * kWarps;
-        if (r < end) v[k] = Pack<T, kN>::load(x + r * width + column);
-      }
-#pragma unroll
-      for (int k = 0; k < kUnroll; ++k) {
-        if (base + k * kWarps >= end) continue;
-#pragma unroll
-        for (int i = 0; i < kN; ++i) sum[i] += v[k][i];
-      }
-    }
-  }
-#pragma unroll
-  for (int i = 0; i < kN; ++i) sums[warp][i][lane] = sum[i];
-  __syncthreads();
-  for (int c = threadIdx.x; c < 32 * kN; c += kThreads) {
-    const int out = blockIdx.x * 32 * kN + c;
-    if (out >= width) continue;
-    float total = 0.0f;
-    for (int w = 0; w < kWarps; ++w) total += sums[w][c % kN][c / kN];
-    partial[static_cast<std::int64_t>(blockIdx.y) * width + out] = total;
-  }
-}
-
-template <class T, int kN>
-Tensor column_sums(const Tensor& x) {
-  const std::int64_t rows = x.dim(0);
-  const std::int64_t groups = ceil_div(x.dim(1), 32 * kN);
-  const std::int64_t part_rows = ceil_div(
-      rows, std::clamp<std::int64_t>(4 * multiprocessors() / groups, 1, ceil_div(rows, 32)));
-  const std::int64_t parts = ceil_div(rows, part_rows);
-  const Tensor partial = Tensor::empty({parts, x.dim(1)}, DType::f32, x.device());
-  const dim3 grid(static_cast<unsigned>(groups), static_cast<unsigned>(parts));
-  column_sums_kernel<T, kN><<<grid, kThreads, 0, compute_stream()>>>(
-      device_data<T>(x), rows, static_cast<int>(x.dim(1)), part_rows, device_data<float>(partial));
-  FULCRUM_CUDA_LAUNCHED();
-  return partial;
 }
 
 // A pack is summed in f32, packs in f64.
@@ -255,19 +202,6 @@ void add_bias(const Tensor& x, const Tensor& bias, const Tensor& y) {
       add_bias<T, 1>(p, b, rows, width, q);
     }
   });
-}
-
-void column_sums(const Tensor& x, const Tensor& out, bool add) {
-  if (x.dim(1) == 0) return;
-  if (x.dim(0) == 0) {
-    if (!add) out.zero();
-    return;
-  }
-  Tensor partial;
-  dispatch_cuda("column_sums", x.dtype(), [&]<class T>() {
-    partial = is_wide<T>(x.raw(), x.dim(1)) ? column_sums<T, kWide<T>>(x) : column_sums<T, 1>(x);
-  });
-  sum_rows(partial, out, add);
 }
 
 void sum(const Tensor& x, const Tensor& y) {

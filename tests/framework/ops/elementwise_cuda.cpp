@@ -10,8 +10,8 @@ using namespace fulcrum::testing;
 TEST_CASE("elementwise arithmetic on CUDA equals that on the CPU", "[gpu][ops]") {
   for (const DType dtype : {DType::f32, DType::bf16}) {
     const double tolerance = cuda_tolerance(dtype);
-    for (const Shape& shape :
-         {Shape{1}, Shape{7}, Shape{3, 5}, Shape{2, 33, 264}, Shape{1001, 67}, Shape{700, 2048}}) {
+    for (const Shape& shape : {Shape{1}, Shape{7}, Shape{3, 5}, Shape{2, 33, 264}, Shape{1001, 67},
+                               Shape{700, 2048}, Shape{5003, 264}}) {
       INFO(name_of(dtype) << " " << to_string(shape));
       const auto check = [&](const TensorFunction& f, const std::vector<CudaInput>& inputs) {
         const CudaErrors errors = cuda_errors(f, inputs, dtype);
