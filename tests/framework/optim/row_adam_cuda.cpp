@@ -46,22 +46,28 @@ struct Twin {
 
 TEST_CASE("RowAdam on CUDA equals that on the CPU", "[gpu][optim]") {
   const Device device = cuda_device();
-  // several rows a warp, rows of part of a block, and rows wider than a block
-  for (const std::int64_t width : {1, 3, 16, 80, 1030, 1100}) {
+  struct Size {
+    std::int64_t width, rows, bound, draws;  // gradients are for rows below the bound
+  };
+  // several rows a warp, rows of part of a block, and rows wider than a block; then so many that a
+  // block takes some after others
+  for (const auto& [width, rows_of_table, bound, draws] :
+       {Size{1, 211, 100, 77}, Size{3, 211, 100, 77}, Size{16, 211, 100, 77},
+        Size{80, 211, 100, 77}, Size{1030, 211, 100, 77}, Size{1100, 211, 100, 77},
+        Size{16, 60000, 50000, 40000}, Size{80, 12000, 10000, 8000}, Size{1100, 1500, 1200, 900}}) {
     for (const DType dtype : {DType::f32, DType::bf16}) {  // of the gradient
-      constexpr std::int64_t kRows = 211;
       const RowAdamOptions options{5.0, 0.9, 0.95, 1e-8, 0.1};
-      Twin cpu(kRows, width, {DType::f64, Device{}}, options);
-      Twin cuda(kRows, width, {DType::f32, device}, options);
+      Twin cpu(rows_of_table, width, {DType::f64, Device{}}, options);
+      Twin cuda(rows_of_table, width, {DType::f32, device}, options);
       const Tensor before = cuda.table.value.to(Device{});
       for (std::uint64_t step = 1; step <= 4; ++step) {
-        INFO("width " << width << " " << name_of(dtype) << " step " << step);
+        INFO(rows_of_table << " x " << width << " " << name_of(dtype) << " step " << step);
         cpu.store.zero_gradients();
         cuda.store.zero_gradients();
         // Two micro-batches, an empty one, or none at all.
-        const std::int64_t n = step == 3 ? 0 : 77;
+        const std::int64_t n = step == 3 ? 0 : draws;
         for (std::uint64_t k = 0; k < (step == 2 ? 0u : 2u); ++k) {
-          const Tensor rows = random_rows(n, 100, 10 * step + k);
+          const Tensor rows = random_rows(n, bound, 10 * step + k);
           const Tensor values = random({n, width}, 10 * step + k).to(dtype);
           cpu.add(rows, values);
           cuda.add(rows, values);
@@ -76,9 +82,9 @@ TEST_CASE("RowAdam on CUDA equals that on the CPU", "[gpu][optim]") {
         CHECK(state[2].value.to(Device{}).to_vector<std::int32_t>() ==
               expected[2].value.to_vector<std::int32_t>());
       }
-      // Rows from 100 on were never touched.
-      const Tensor after = cuda.table.value.to(Device{}).slice(100, kRows);
-      CHECK(std::memcmp(after.raw(), before.slice(100, kRows).raw(),
+      // Rows from the bound on were never touched.
+      const Tensor after = cuda.table.value.to(Device{}).slice(bound, rows_of_table);
+      CHECK(std::memcmp(after.raw(), before.slice(bound, rows_of_table).raw(),
                         static_cast<std::size_t>(after.bytes())) == 0);
     }
   }
