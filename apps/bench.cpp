@@ -3,6 +3,7 @@
 #include <nlohmann/json.hpp>
 
 #include "apps/bench/case.h"
+#include "apps/bench/floor.h"
 #include "apps/bench/step.h"
 #include "apps/commands.h"
 #include "apps/device_choice.h"
@@ -34,6 +35,22 @@ nlohmann::json to_json(const BenchResult& r) {
           {"flops_per_second", r.work.flops / r.seconds},
           {"bytes_per_second", r.work.bytes / r.seconds},
           {"floor_seconds", r.floor_seconds}};
+}
+
+nlohmann::json to_json(const Ceilings& c) {
+  return {{"flops_per_second", c.flops}, {"bytes_per_second", c.bytes}};
+}
+
+nlohmann::json to_json(const StepFloor& floor) {
+  nlohmann::json regions, operators;
+  for (const auto& [region, part] : floor.regions) regions[region] = part.seconds();
+  for (const models::OperatorWork& work : floor.work) {
+    operators.push_back({{"region", name_of(work.region)},
+                         {"name", work.name},
+                         {"flops", work.flops},
+                         {"bytes", work.bytes}});
+  }
+  return {{"seconds", floor.total.seconds()}, {"regions", regions}, {"operators", operators}};
 }
 
 void bench_operators(const Arguments& arguments, parallel::Session& session) {
@@ -68,10 +85,9 @@ void bench_operators(const Arguments& arguments, parallel::Session& session) {
     release_cached_memory(device);
   }
   if (!arguments.json) return;
-  const nlohmann::json all = {
-      {"device", device.is_cpu() ? "CPU" : cuda_device_name(device.index)},
-      {"ceilings", {{"flops_per_second", ceilings.flops}, {"bytes_per_second", ceilings.bytes}}},
-      {"operators", results}};
+  const nlohmann::json all = {{"device", device.is_cpu() ? "CPU" : cuda_device_name(device.index)},
+                              {"ceilings", to_json(ceilings)},
+                              {"operators", results}};
   fmt::print("{}\n", all.dump(2));
 }
 
@@ -87,7 +103,11 @@ void bench_step(const Arguments& arguments, parallel::Session& session) {
   const parallel::Mesh mesh(parallel::Communicator::world(), config.parallel.pipeline,
                             config.parallel.expert);
   const StepTiming t = time_steps(config, mesh, placement, arguments.steps);
+  release_cached_memory(placement.device);
+  // on all ranks at once, since they share what a host has
+  const Ceilings ceilings = measure_ceilings(placement.device, placement.dtype);
   if (session.rank() != 0) return;
+  const StepFloor floor = step_floor(config, mesh, placement, t, ceilings);
   const models::ParameterCount count = models::count_parameters(config.model);
   const std::string device =
       placement.device.is_cpu() ? "CPU" : cuda_device_name(placement.device.index);
@@ -100,7 +120,9 @@ void bench_step(const Arguments& arguments, parallel::Session& session) {
                            {"flops_per_second", t.flops},
                            {"peak_gib", t.peak_gib},
                            {"loss", t.loss},
-                           {"regions", t.regions}};
+                           {"regions", t.regions},
+                           {"floor", to_json(floor)},
+                           {"ceilings", to_json(ceilings)}};
     fmt::print("{}\n", json.dump(2));
     return;
   }
@@ -109,8 +131,7 @@ void bench_step(const Arguments& arguments, parallel::Session& session) {
       "GiB, loss {:.4f}\n",
       session.size(), device, telemetry::short_number(static_cast<double>(count.total)),
       1e3 * t.seconds, t.tokens_per_second, t.flops / 1e12, t.peak_gib, t.loss);
-  for (const auto& [region, seconds] : t.regions)
-    fmt::print("  {:<20} {:.3f} ms\n", region, 1e3 * seconds);
+  fmt::print("{}", floor_report(t, floor, ceilings));
 }
 
 }  // namespace

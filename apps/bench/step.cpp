@@ -46,10 +46,13 @@ StepTiming time_steps(const ExperimentConfig& config, const parallel::Mesh& mesh
   TrainingState state(config, identity(config), mesh, placement);
   telemetry::StepTimer timer;
   GradientStep gradients(config, mesh, state, timer);
-  std::vector<double> seconds;
+  struct Step {
+    double seconds;
+    telemetry::RegionTimer::Seconds regions;
+  };
+  std::vector<Step> timed;
   StepTiming timing;
   telemetry::RegionTimer optimizer_timer(placement.device);
-  telemetry::RegionTimer::Seconds regions{};
   for (std::int64_t step = 0; step < kWarmup + steps; ++step) {
     const std::vector<data::Batch> batches = random_batches(
         config, plan, static_cast<std::uint64_t>(step * mesh.data().size() + mesh.data().rank()));
@@ -71,17 +74,17 @@ StepTiming time_steps(const ExperimentConfig& config, const parallel::Mesh& mesh
     }
     const std::chrono::duration<double> elapsed = std::chrono::steady_clock::now() - start;
     if (step >= kWarmup) {
-      seconds.push_back(elapsed.count());
-      const auto compute = gradients.region_seconds();
+      timing.touched_rows += report.touched_rows / static_cast<double>(steps);
+      Step& now = timed.emplace_back(Step{elapsed.count(), gradients.region_seconds()});
       const auto update = optimizer_timer.seconds();
-      for (std::size_t i = 0; i < regions.size(); ++i) {
-        regions[i] += (compute[i] + update[i]) / static_cast<double>(steps);
-      }
+      for (std::size_t i = 0; i < update.size(); ++i) now.regions[i] += update[i];
     }
     timing.loss = report.loss;
   }
-  std::sort(seconds.begin(), seconds.end());
-  timing.seconds = seconds[seconds.size() / 2];
+  const auto median = timed.begin() + static_cast<std::ptrdiff_t>(timed.size() / 2);
+  std::nth_element(timed.begin(), median, timed.end(),
+                   [](const Step& a, const Step& b) { return a.seconds < b.seconds; });
+  timing.seconds = median->seconds;
   const auto tokens = static_cast<double>(config.train.global_batch * config.train.sequence_length);
   timing.tokens_per_second = tokens / timing.seconds;
   timing.flops = models::flops_per_token(config.model, config.train.sequence_length) *
@@ -90,7 +93,7 @@ StepTiming time_steps(const ExperimentConfig& config, const parallel::Mesh& mesh
       static_cast<double>(memory_stats(placement.device).peak) / (1024.0 * 1024.0 * 1024.0);
   double busy = 0.0;
   for (int i = 0; i < kRegions; ++i) {
-    const double part = regions[static_cast<std::size_t>(i)];
+    const double part = median->regions[static_cast<std::size_t>(i)];
     if (part > 0.0) timing.regions[name_of(static_cast<Region>(i))] = part;
     busy += part;
   }

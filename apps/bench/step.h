@@ -12,12 +12,13 @@
 namespace fulcrum::apps {
 
 struct StepTiming {
-  double seconds = 0.0;                   // median of a whole step
+  double seconds = 0.0;                   // of a whole step, the median one
   double tokens_per_second = 0.0;         // of all ranks
   double flops = 0.0;                     // model FLOP/s of one rank: no recomputation counted
   double loss = 0.0;                      // of the last step
   double peak_gib = 0.0;                  // of this rank's pool
-  std::map<std::string, double> regions;  // seconds of a step by region of the model, and idle
+  double touched_rows = 0.0;              // different table rows of a step, mean, of all ranks
+  std::map<std::string, double> regions;  // its seconds by region of the model, and idle
 };
 
 // The configuration's model, batch, optimizer and precision; model.vocabulary must be given, and
