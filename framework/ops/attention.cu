@@ -6,7 +6,7 @@
 namespace fulcrum::ops::cuda {
 namespace {
 
-// A block takes a tile of queries of one head; the longest rows go first.
+// A block takes a tile of queries of one head.
 template <class T, int kDim>
 __global__ void __launch_bounds__(kAttentionThreads)
     forward_kernel(AttentionShape z, const T* query, const T* key, const T* value, T* output,
@@ -19,12 +19,7 @@ __global__ void __launch_bounds__(kAttentionThreads)
   float* scores = values + Tiles::kMovingStraight;
   const int y = threadIdx.x / 16;
   const int x = threadIdx.x % 16;
-  const std::int64_t bh = blockIdx.x % (z.batch * z.heads);
-  const std::int64_t b = bh / z.heads;
-  const std::int64_t h = bh % z.heads;
-  const std::int64_t kv = b * z.kv_heads + h / z.group();
-  const std::int64_t tile = z.tiles(Tiles::kFixed) - 1 - blockIdx.x / (z.batch * z.heads);
-  const std::int64_t first = tile * Tiles::kFixed;
+  const auto [bh, b, h, kv, first] = query_tile<kDim>(z);
   const T* k = key + kv * z.length * z.dim;
   const T* v = value + kv * z.length * z.value_dim;
   load_tile<Tiles::kFixed, kDim>(query + bh * z.length * z.dim, z.dim, first, z.length, z.dim,
@@ -92,14 +87,11 @@ void plain_attention(const Tensor& query, const Tensor& key, const Tensor& value
   with_head_size(z.dim, z.value_dim, [&]<int kDim>() {
     dispatch_cuda("causal_attention", query.dtype(), [&]<class T>() {
       using Tiles = AttentionTiles<kDim>;
-      constexpr int kShared = sizeof(float) * (Tiles::kFixedTurned + Tiles::kMovingTurned +
-                                               Tiles::kMovingStraight + Tiles::kScores);
-      allow_shared_memory(forward_kernel<T, kDim>, kShared);
-      const auto blocks = static_cast<unsigned>(z.tiles(Tiles::kFixed) * z.batch * z.heads);
-      forward_kernel<T, kDim><<<blocks, kAttentionThreads, kShared, compute_stream()>>>(
-          z, device_data<T>(query), device_data<T>(key), device_data<T>(value),
-          device_data<T>(output), device_data<float>(log_sum));
-      FULCRUM_CUDA_LAUNCHED();
+      constexpr int kShared =
+          Tiles::kFixedTurned + Tiles::kMovingTurned + Tiles::kMovingStraight + Tiles::kScores;
+      launch_tiles<kDim>(forward_kernel<T, kDim>, z, z.heads, kShared, device_data<T>(query),
+                         device_data<T>(key), device_data<T>(value), device_data<T>(output),
+                         device_data<float>(log_sum));
     });
   });
 }

@@ -43,12 +43,7 @@ __global__ void __launch_bounds__(kAttentionThreads)
   float* scores = straight_keys + Tiles::kMovingStraight;
   const int y = threadIdx.x / 16;
   const int x = threadIdx.x % 16;
-  const std::int64_t bh = blockIdx.x % (z.batch * z.heads);
-  const std::int64_t b = bh / z.heads;
-  const std::int64_t h = bh % z.heads;
-  const std::int64_t kv = b * z.kv_heads + h / z.group();
-  const std::int64_t tile = z.tiles(Tiles::kFixed) - 1 - blockIdx.x / (z.batch * z.heads);
-  const std::int64_t first = tile * Tiles::kFixed;
+  const auto [bh, b, h, kv, first] = query_tile<kDim>(z);
   load_tile<Tiles::kFixed, kDim>(in.query + bh * z.length * z.dim, z.dim, first, z.length, z.dim,
                                  queries, nullptr);
   load_tile<Tiles::kFixed, kDim>(in.grad + (b * z.length * z.heads + h) * z.value_dim,
@@ -185,22 +180,12 @@ void plain_attention_backward(const Tensor& query, const Tensor& key, const Tens
       const Tensors<T> in{device_data<T>(query),       device_data<T>(key),
                           device_data<T>(value),       device_data<T>(grad),
                           device_data<float>(log_sum), device_data<float>(delta)};
-      constexpr int kQueryShared =
-          sizeof(float) * (2 * Tiles::kFixedTurned + 2 * Tiles::kMovingTurned +
-                           Tiles::kMovingStraight + Tiles::kScores);
-      allow_shared_memory(query_kernel<T, kDim>, kQueryShared);
-      query_kernel<T, kDim>
-          <<<static_cast<unsigned>(z.tiles(Tiles::kFixed) * z.batch * z.heads), kAttentionThreads,
-             kQueryShared, compute_stream()>>>(z, in, device_data<T>(dq));
-      FULCRUM_CUDA_LAUNCHED();
-      constexpr int kKeyShared =
-          sizeof(float) * (2 * Tiles::kFixedTurned + 2 * Tiles::kMovingTurned +
-                           2 * Tiles::kMovingStraight + Tiles::kScores);
-      allow_shared_memory(key_kernel<T, kDim>, kKeyShared);
-      key_kernel<T, kDim><<<static_cast<unsigned>(z.tiles(Tiles::kFixed) * z.batch * z.kv_heads),
-                            kAttentionThreads, kKeyShared, compute_stream()>>>(
-          z, in, device_data<T>(dk), device_data<T>(dv));
-      FULCRUM_CUDA_LAUNCHED();
+      constexpr int kQueryShared = 2 * Tiles::kFixedTurned + 2 * Tiles::kMovingTurned +
+                                   Tiles::kMovingStraight + Tiles::kScores;
+      launch_tiles<kDim>(query_kernel<T, kDim>, z, z.heads, kQueryShared, in, device_data<T>(dq));
+      constexpr int kKeyShared = kQueryShared + Tiles::kMovingStraight;
+      launch_tiles<kDim>(key_kernel<T, kDim>, z, z.kv_heads, kKeyShared, in, device_data<T>(dk),
+                         device_data<T>(dv));
     });
   });
 }

@@ -42,6 +42,23 @@ struct AttentionTiles {
   static constexpr int kScores = kMoving * kFixedStride;
 };
 
+// The queries of a block: a tile of one head. The longest rows go first.
+struct QueryTile {
+  std::int64_t bh, b, h, kv;  // head of all, its sequence, its place there, its key head of all
+  std::int64_t first;         // row
+};
+
+template <int kDim>
+__device__ QueryTile query_tile(const AttentionShape& z) {
+  constexpr int kFixed = AttentionTiles<kDim>::kFixed;
+  const std::int64_t bh = blockIdx.x % (z.batch * z.heads);
+  const std::int64_t b = bh / z.heads;
+  const std::int64_t h = bh % z.heads;
+  const std::int64_t kv = b * z.kv_heads + h / z.group();
+  const std::int64_t tile = z.tiles(kFixed) - 1 - blockIdx.x / (z.batch * z.heads);
+  return {bh, b, h, kv, tile * kFixed};
+}
+
 // Rows first.. of a head, whose rows are `stride` apart in memory, into shared memory: transposed
 // (dim after dim), as they are, or both. Zeros from `length` and from `dim` on.
 template <int kTileRows, int kDim, class T>
@@ -198,11 +215,18 @@ void with_head_size(std::int64_t dim, std::int64_t value_dim, Fn&& fn) {
   }
 }
 
-// Lets a kernel use so much dynamic shared memory.
-template <class Kernel>
-void allow_shared_memory(Kernel* kernel, int bytes) {
+// Runs a kernel with a block for every fixed tile of so many heads of each sequence, which holds
+// `floats` of shared memory.
+template <int kDim, class Kernel, class... Arguments>
+void launch_tiles(Kernel* kernel, const AttentionShape& z, std::int64_t heads, int floats,
+                  Arguments... arguments) {
+  const int bytes = floats * static_cast<int>(sizeof(float));
   FULCRUM_CUDA_CHECK(
       cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes));
+  const auto blocks =
+      static_cast<unsigned>(z.tiles(AttentionTiles<kDim>::kFixed) * z.batch * heads);
+  kernel<<<blocks, kAttentionThreads, bytes, compute_stream()>>>(z, arguments...);
+  FULCRUM_CUDA_LAUNCHED();
 }
 
 inline AttentionShape attention_shape(const Tensor& query, const Tensor& key, const Tensor& value,
