@@ -25,8 +25,9 @@ std::string quoted(const std::string& text) {
   return result + "'";
 }
 
-// Shell text that sets Open MPI's variables to those of the shell that started the tests, as MPI_Init
-// sets more of them; under mpirun, where they are the launcher's, to none. Read before main.
+// Shell text that sets Open MPI's variables to those of the shell that started the tests, as
+// MPI_Init sets more of them; under mpirun, where they are the launcher's, to none. Read before
+// main.
 const std::string kEnvironment = [] {
   std::string text =
       "for name in $(env | sed -n "

@@ -8,32 +8,24 @@ namespace fulcrum::ops::cuda {
 namespace {
 
 // The tiling that takes least time: nanoseconds of a block for a chunk (64 contraction elements) of
-// a tile of each width, and for the store of a tile where no other is multiplied meanwhile. Widths
-// from 128 fit the times of 64 groups of 512 rows, 2816 × 2048, on an H100, with the store assumed;
-// of_64 is an estimate.
-GroupedTiles best_tiles(Form form, std::int64_t columns, std::int64_t depth) {
-  struct Cost {
-    double of_256, of_192, of_128, of_64;
-  };
-  constexpr Cost kForward = {730, 675, 537, 400};
-  constexpr Cost kOthers = {914, 737, 570, 420};
-  const Cost& cost = form == Form::forward ? kForward : kOthers;
+// a tile of each width, and for what a tile takes beside. They fit the times of 64 groups of 512
+// rows, 2816 × 2048, and of 3072 rows, 256 × 384, on an H100 at its power limit; of_64 is an
+// estimate.
+GroupedTiles best_tiles(std::int64_t columns, std::int64_t depth) {
+  constexpr double kOf256 = 800, kOf192 = 740, kOf128 = 620, kOf64 = 450;
+  constexpr double kShared = 2200;  // nothing is multiplied while both warpgroups store
+  constexpr double kOwn = 600;
   const double chunks = static_cast<double>(depth) / 64.0;
-  const auto tiles = [&](std::int64_t width, double of_width, double of_store) {
+  const auto time = [&](std::int64_t width, double of_width, double beside) {
     const std::int64_t rest = columns % width;
-    const double of_rest = rest == 0                   ? 0.0
-                           : rest <= 64 && width < 256 ? cost.of_64
-                           : rest <= 128               ? cost.of_128
-                                                       : of_width;
-    return static_cast<double>(columns / width) * (of_width * chunks + of_store) +
-           of_rest * chunks + (rest == 0 ? 0.0 : of_store);
+    const double of_rest = rest > 128 ? of_width : rest > 64 || width == 256 ? kOf128 : kOf64;
+    const double full = static_cast<double>(columns / width) * (of_width * chunks + beside);
+    return rest == 0 ? full : full + of_rest * chunks + beside;
   };
-  constexpr double kStore = 2200;
-  const double of_256 = tiles(256, cost.of_256, kStore);
-  const double of_192 = tiles(192, cost.of_192, 0.0);
-  const double of_128 = tiles(128, cost.of_128, 0.0);
-  // There, 256 columns came out level for the input's gradient and 14 % behind for the weight's.
-  if (form == Form::forward && of_256 < std::min(of_192, of_128)) return GroupedTiles::shared_256;
+  const double of_256 = time(256, kOf256, kShared);
+  const double of_192 = time(192, kOf192, kOwn);
+  const double of_128 = time(128, kOf128, kOwn);
+  if (of_256 < std::min(of_192, of_128)) return GroupedTiles::shared_256;
   return of_192 < of_128 ? GroupedTiles::own_192 : GroupedTiles::own_128;
 }
 
@@ -55,7 +47,7 @@ void run(Form form, const GroupedProduct& p, const Tensor& a, const Tensor& b, c
   }
   if (tiles == GroupedTiles::automatic) {
     const std::int64_t depth = form == Form::weight ? p.rows / std::max(1, p.groups) : p.depth;
-    tiles = best_tiles(form, p.columns, depth);
+    tiles = best_tiles(p.columns, depth);
   }
   grouped_product_hopper(form, p, a, b, out.dtype(), tiles);
 }

@@ -15,8 +15,6 @@ enum class GroupedTiles : std::uint8_t {
   shared_256,  // 128 × 256, each by two warpgroups
   own_192,     // 128 × 192, a warpgroup stores one while the other multiplies the next
   own_128,     // 128 × 128, the same
-  pair_256,    // as shared_256, two blocks at a time that share the second operand
-  pair_192,    // as own_192, the same
   plain,       // 64 × 64 without tensor cores: any widths, any dtype, any chip
 };
 

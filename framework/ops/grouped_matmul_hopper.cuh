@@ -8,10 +8,6 @@
 // take turns: a warpgroup waits for chunks only when the other has seen all of its own arrive
 // (grouped_matmul_ring.cuh says why).
 //
-// With Takers::pairs two blocks go through the same numbers of chunks together. When their tiles
-// lie below each other, each asks for half of the second operand and the copy engine brings it to
-// both, so that it leaves the L2 cache once.
-//
 // Operands whose rows are not their contraction index come as boxes of 64 rows × 64 contraction
 // elements, the others as boxes of 64 contraction elements × 64 rows (hopper.cuh, Lines). A group's
 // rows begin and end anywhere: boxes may hold rows of other groups. As rows of the result these are
@@ -20,108 +16,19 @@
 
 #include "framework/core/cuda_kernel.cuh"
 #include "framework/core/wgmma.cuh"
-#include "framework/ops/grouped_matmul_ring.cuh"
+#include "framework/ops/grouped_matmul_load.cuh"
 #include "framework/ops/grouped_matmul_store.cuh"
 
 namespace fulcrum::ops::cuda {
-
-// Tiles that blocks have taken beyond their first, and blocks that found no more; zero between
-// launches. Products follow each other on one stream. A tile's result does not depend on who
-// computes it.
-static __device__ struct { unsigned tiles, blocks; } taken;
 
 template <class L>
 struct GroupedKernel : L {
   using Ring = GroupedRing<L>;
   using Mail = GroupedMail<L>;
   using Store = GroupedStore<L::kForm, typename L::Out>;
-  using L::chunks, L::kBytesA, L::kChunk, L::kForm, L::kPair, L::kShared, L::kTileColumns;
+  using L::chunks, L::kChunk, L::kForm, L::kLinesA, L::kLinesB, L::kShared, L::kTileColumns;
   // 64-row parts of a tile that one warpgroup multiplies.
   static constexpr int kParts = kShared ? 1 : 2;
-  static constexpr hopper::Lines kLinesA =
-      kForm == Form::weight ? hopper::Lines::outer : hopper::Lines::inner;
-  static constexpr hopper::Lines kLinesB =
-      kForm == Form::forward ? hopper::Lines::inner : hopper::Lines::outer;
-
-  // ---- loading: one warp, of which one thread asks for copies ----
-
-  __device__ static void feed(const GroupedProduct& p, const CUtensorMap* map_a,
-                              const CUtensorMap* map_b, Ring ring) {
-    const bool leader = threadIdx.x % 32 == 0;
-    const int rank = kPair ? hopper::cluster_rank() : 0;
-    const int takers = gridDim.x / (kPair ? 2 : 1);
-    if (leader) {
-      hopper::prefetch_map(map_a);
-      hopper::prefetch_map(map_b);
-    }
-    typename L::Walk walk(p, rank);
-    Mail mail{ring.base, 0};
-    GroupedOrder order{};
-    bool below;
-    int t = blockIdx.x / (kPair ? 2 : 1);
-    while (walk.find(t, order.tile, below)) {
-      // Both blocks of a pair must know the next number, so pairs take every takers-th.
-      t += takers;
-      if (leader) {
-        order.stage = ring.stage;
-        order.parity = ring.parity;
-        mail.send(order);
-        load(order.tile, p, map_a, map_b, rank, below, ring);
-        // Asked for as late as possible, that blocks with long tiles take fewer; the stages that
-        // are full meanwhile hide how long the answer takes.
-        if constexpr (!kPair) t = takers + static_cast<int>(atomicAdd(&taken.tiles, 1u));
-      }
-      t = __shfl_sync(0xffffffffu, t, 0);
-    }
-    if (!leader) return;
-    order.tile.group = -1;
-    for (int i = 0; i < L::kTeams; ++i) mail.send(order);
-    if (!kPair && atomicAdd(&taken.blocks, 1u) == gridDim.x - 1) {
-      taken.tiles = 0;  // nobody asks any more
-      taken.blocks = 0;
-    }
-  }
-
-  __device__ static void load(const GroupedTile& tile, const GroupedProduct& p,
-                              const CUtensorMap* map_a, const CUtensorMap* map_b, int rank,
-                              bool below, Ring& ring) {
-    const bool together = kPair && below;
-    const int columns = min(kTileColumns, p.columns - tile.column);
-    const int boxes_a = columns <= 0 ? 0 : tile.row_end - tile.row > 64 ? 2 : 1;
-    const int boxes_b = columns <= 0 ? 0 : (columns + 63) / 64;
-    for (int c = chunks(tile), k = tile.first; c > 0; --c, k += kChunk) {
-      hopper::barrier_wait(ring.empty(), ring.parity ^ 1);
-      // Boxes that lie partly outside of the tensor bring all of their bytes, too.
-      const std::uint32_t full = ring.full();
-      hopper::barrier_expect(full, (boxes_a + boxes_b) * hopper::kTileBytes);
-#pragma unroll 1
-      for (int i = 0; i < boxes_a; ++i) {
-        const std::uint32_t to = ring.a() + i * hopper::kTileBytes;
-        const int row = tile.row + 64 * i;
-        if constexpr (kLinesA == hopper::Lines::inner) {
-          hopper::copy_box(to, map_a, full, k, row, 0);
-        } else {
-          hopper::copy_box(to, map_a, full, row, k, 0);
-        }
-      }
-#pragma unroll 1
-      for (int i = together ? rank : 0; i < boxes_b; i += together ? 2 : 1) {
-        const std::uint32_t to = ring.b() + i * hopper::kTileBytes;
-        const int column = tile.column + 64 * i;
-        const int x = kForm == Form::forward ? k : column;
-        const int y = kForm == Form::forward ? column : k;
-        const int z = kForm == Form::weight ? 0 : tile.group;
-        if (together) {
-          hopper::copy_box_to_pair(to, map_b, full, x, y, z);
-        } else {
-          hopper::copy_box(to, map_b, full, x, y, z);
-        }
-      }
-      ring.advance();
-    }
-  }
-
-  // ---- multiplying: a warpgroup ----
 
   // Overwrites contraction indices from `valid` in a stage with zeros; each is one line of 128
   // bytes in every box. The fence also orders the writes before copies into the stage later.
@@ -197,13 +104,13 @@ struct GroupedKernel : L {
     Ring::release(held);
   }
 
-  // Lets the chunks of a tile pass that has no rows or columns for this warpgroup.
-  __device__ static void skip(const GroupedTile& tile, bool helps_to_mask, Ring& ring) {
+  // Lets the chunks of a tile pass that has no rows for this warpgroup.
+  __device__ static void skip(const GroupedTile& tile, Ring& ring) {
     for (int c = chunks(tile); c > 0; --c, ring.advance()) {
       hopper::barrier_wait(ring.full(), ring.parity);
       if (c == 1) {
         pass_turn(ring);
-        if (helps_to_mask && masked(tile) != 0) mask(ring, masked(tile));
+        if (masked(tile) != 0) mask(ring, masked(tile));
       }
       Ring::release(ring.empty());
     }
@@ -274,8 +181,8 @@ struct GroupedKernel : L {
       if (tile.depth == 0) {
         pass_turn(ring);
         if (!p.add) Store::template zeros<64 * kParts, kTileColumns>(row, tile, p);
-      } else if (columns <= 0 || row >= tile.row_end) {
-        skip(tile, columns > 0, ring);
+      } else if (row >= tile.row_end) {
+        skip(tile, ring);
       } else if (columns <= 64 && !kShared) {
         tile_of<64>(tile, p, first_part, ring);
       } else if (columns <= 128 || kTileColumns == 128) {
@@ -308,21 +215,18 @@ struct GroupedKernel : L {
       for (std::uint32_t group = 0; group < 2; ++group) hopper::barrier_init(turn(ring, group), 4);
       hopper::barrier_init_fence();
     }
-    if constexpr (kPair) hopper::cluster_barrier();
     __syncthreads();
     if (threadIdx.x >= 256) {
       hopper::give_registers<L::kLoadRegisters>();
       if (threadIdx.x >= 288) {
         zero_rest(p);
       } else {
-        feed(p, map_a, map_b, ring);
+        GroupedLoader<L>::run(p, map_a, map_b, ring);
       }
     } else {
       hopper::take_registers<L::kSumRegisters>();
       compute(p, ring);
     }
-    // The other block may still arrive at barriers of this one.
-    if constexpr (kPair) hopper::cluster_barrier();
   }
 };
 

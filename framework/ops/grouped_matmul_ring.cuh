@@ -8,9 +8,8 @@
 // phase u - 1 of empty, readers wait for the end of phase u of full. Parity is enough to tell it:
 //  - the writer of use u has itself seen phase u - 2 of empty end, and u cannot end before it;
 //  - a reader of use u has seen phase u - 1 of full end, by reading it or, where two warpgroups
-//  read
-//    by turns, by waiting for a turn that the other passes on only after its last chunk has come;
-//    phase u + 1 cannot end before this reader lets go of use u.
+//    read by turns, by waiting for a turn that the other passes on only after its last chunk has
+//    come; phase u + 1 cannot end before this reader lets go of use u.
 // Slots are read in order by the same warps always.
 
 #include "framework/core/hopper.cuh"
@@ -22,12 +21,16 @@ namespace fulcrum::ops::cuda {
 // second one.
 enum class Teams { shared, own };
 
-template <Form kForm_, class Out_, int kTileColumns_, Teams kTeams_, Takers kTakers_>
+template <Form kForm_, class Out_, int kTileColumns_, Teams kTeams_>
 struct GroupedLayout {
   static constexpr Form kForm = kForm_;
   using Out = Out_;
   static constexpr bool kShared = kTeams_ == Teams::shared;
-  static constexpr bool kPair = kTakers_ == Takers::pairs;
+  // Operands whose rows are not their contraction index have it along their lines.
+  static constexpr hopper::Lines kLinesA =
+      kForm == Form::weight ? hopper::Lines::outer : hopper::Lines::inner;
+  static constexpr hopper::Lines kLinesB =
+      kForm == Form::forward ? hopper::Lines::inner : hopper::Lines::outer;
   static constexpr int kTileRows = 128;
   static constexpr int kTileColumns = kTileColumns_;
   static constexpr int kThreads = 384;  // two warpgroups that multiply, one that loads
@@ -52,7 +55,7 @@ struct GroupedLayout {
   static constexpr int kLoadRegisters = kTileColumns == 192 ? 40 : 72;
   static constexpr int kSumRegisters = kTileColumns == 192 ? 232 : 216;
 
-  using Walk = GroupedTileWalk<kForm, kTileRows, kTileColumns, kTakers_, /*kLongestFirst=*/true>;
+  using Walk = GroupedTileWalk<kForm, kTileRows, kTileColumns, /*kLongestFirst=*/true>;
 
   __device__ static int chunks(const GroupedTile& tile) {
     return (tile.depth + kChunk - 1) / kChunk;
@@ -79,18 +82,12 @@ struct GroupedRing {
     GroupedRing at = *this;
     for (int i = 0; i < L::kStages; ++i, at.advance()) {
       hopper::barrier_init(at.full(), 1);
-      hopper::barrier_init(at.empty(), (L::kPair ? 2 : 1) * L::kReaders);
+      hopper::barrier_init(at.empty(), L::kReaders);
     }
   }
-  // By a warp that does not need a stage any longer. A pair's stages are filled together, so both
-  // blocks must know.
+  // By a warp that does not need a stage any longer.
   __device__ static void release(std::uint32_t empty) {
-    const std::uint32_t lane = threadIdx.x % 32;
-    if constexpr (L::kPair) {
-      if (lane < 2) hopper::barrier_arrive_at(empty, lane);
-    } else {
-      if (lane == 0) hopper::barrier_arrive(empty);
-    }
+    if (threadIdx.x % 32 == 0) hopper::barrier_arrive(empty);
   }
 };
 

@@ -8,36 +8,27 @@ namespace fulcrum::ops::cuda {
 struct GroupedTile {
   int group;
   int row, row_end;  // rows of the result: of y or dx, or within the group's weight gradient
-  int column;        // not below the result's columns: a tile that has no part of the result
+  int column;
   int first;  // contraction: indices first..first + depth; rows of the activations in Form::weight
   int depth;
 };
-
-// Whether blocks take tiles one by one or, as pairs (clusters of two blocks), two by two.
-enum class Takers { blocks, pairs };
 
 // Finds tiles of rising numbers. All 32 lanes call it together. Tiles of a group follow each other,
 // in bands of kBand row tiles, row by row first: blocks that run at one time share rows and columns
 // that fit in the L2 cache.
 //
-// For pairs a number means two tiles of one group, one for each rank: below each other, so that
-// they share the second operand, or, where the group's last row tile is left over, beside each
-// other.
-//
 // With kLongestFirst, groups whose tiles differ in depth (Form::weight) come by falling depth, 128
 // groups at a time: no long tile is left to the end.
-template <Form kForm, int kTileRows, int kTileColumns, Takers kTakers = Takers::blocks,
-          bool kLongestFirst = false>
+template <Form kForm, int kTileRows, int kTileColumns, bool kLongestFirst = false>
 class GroupedTileWalk {
  public:
-  __device__ explicit GroupedTileWalk(const GroupedProduct& p, int rank = 0)
+  __device__ explicit GroupedTileWalk(const GroupedProduct& p)
       : p_(p),
         lane_(threadIdx.x % 32),
-        rank_(rank),
         column_tiles_((p.columns + kTileColumns - 1) / kTileColumns) {}
 
-  // False behind the last tile. `below`: whether the pair's tiles lie below each other.
-  __device__ bool find(int t, GroupedTile& tile, bool& below) {
+  // False behind the last tile.
+  __device__ bool find(int t, GroupedTile& tile) {
     int begin, end, inside;
     if constexpr (kForm == Form::weight) {
       const int of_group = count(0, p_.out_rows);
@@ -63,45 +54,28 @@ class GroupedTileWalk {
       tile.first = 0;
       tile.depth = p_.depth;
     }
-    place(begin, end, inside, tile, below);
+    place(begin, end, inside, tile);
     return true;
   }
 
-  __device__ bool find(int t, GroupedTile& tile) {
-    bool below;
-    return find(t, tile, below);
-  }
-
  private:
-  static constexpr int kBlocks = kTakers == Takers::pairs ? 2 : 1;
-  static constexpr int kBand = 16 / kBlocks;
+  static constexpr int kBand = 16;
   static constexpr int kWindow = 128;  // groups that are ordered together
 
   __device__ static int row_tiles(int begin, int end) {
     return (end - begin + kTileRows - 1) / kTileRows;
   }
 
-  // Numbers that a group has.
-  __device__ int count(int begin, int end) const {
-    const int rows = row_tiles(begin, end);
-    return rows / kBlocks * column_tiles_ + rows % kBlocks * ((column_tiles_ + 1) / kBlocks);
-  }
+  // Tiles that a group has.
+  __device__ int count(int begin, int end) const { return row_tiles(begin, end) * column_tiles_; }
 
-  __device__ void place(int begin, int end, int inside, GroupedTile& tile, bool& below) const {
-    const int high = row_tiles(begin, end) / kBlocks;
+  __device__ void place(int begin, int end, int inside, GroupedTile& tile) const {
+    const int band = inside / (kBand * column_tiles_);
+    const int height = min(kBand, row_tiles(begin, end) - band * kBand);
+    inside -= band * kBand * column_tiles_;
+    tile.row = begin + (band * kBand + inside % height) * kTileRows;
     tile.row_end = end;
-    below = inside < high * column_tiles_;
-    if (below) {
-      const int band = inside / (kBand * column_tiles_);
-      const int height = min(kBand, high - band * kBand);
-      inside -= band * kBand * column_tiles_;
-      tile.column = inside / height * kTileColumns;
-      tile.row = begin + ((band * kBand + inside % height) * kBlocks + rank_) * kTileRows;
-    } else {
-      inside -= high * column_tiles_;
-      tile.row = begin + high * kBlocks * kTileRows;
-      tile.column = (inside * kBlocks + rank_) * kTileColumns;
-    }
+    tile.column = inside / height * kTileColumns;
   }
 
   // The group that is nth by depth, of equal ones the first. nth never falls.
@@ -154,7 +128,7 @@ class GroupedTileWalk {
   }
 
   const GroupedProduct& p_;
-  int lane_, rank_;
+  int lane_;
   int column_tiles_;
   int chunk_ = 0;            // groups before this one are loaded
   int base_ = 0, next_ = 0;  // tiles before the loaded groups, and to their end

@@ -1,4 +1,5 @@
-// Speed of grouped products on CUDA: fulcrum_tests "[grouped][bench]", and "[grouped_pairs_bench]".
+// Speed of grouped products on CUDA: fulcrum_tests "[grouped][bench]", and of each way
+// to cut them into tiles: "[grouped_tilings]". tests/peers/torch_grouped.py times PyTorch's.
 // A line has the microseconds and GB/s (what must cross memory once) of the first tiling, then the
 // TFLOP/s (2 · rows · out · in) of every tiling. Operands and results of every shape are larger
 // than the L2 cache together.
@@ -39,22 +40,32 @@ Tensor random_on_device(const Shape& shape, std::uint64_t seed, double scale) {
   return result;
 }
 
-// Median seconds of a launch, over batches of launches that follow each other.
-double seconds_of(const std::function<void()>& launch) {
-  constexpr int kBatches = 5;
+using Tilings = std::vector<std::pair<GroupedTiles, const char*>>;
+
+// Median seconds of a launch with each tiling, over batches of launches that follow each other. The
+// tilings take turns, so that none has the GPU cooler than another.
+std::vector<double> seconds_of(const Tilings& tilings,
+                               const std::function<void(GroupedTiles)>& launch) {
+  constexpr int kBatches = 7;
   constexpr int kLaunches = 8;
-  for (int i = 0; i < 3; ++i) launch();
-  cuda_synchronize();
-  std::vector<double> times;
-  for (int b = 0; b < kBatches; ++b) {
-    const auto start = std::chrono::steady_clock::now();
-    for (int i = 0; i < kLaunches; ++i) launch();
-    cuda_synchronize();
-    const std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;
-    times.push_back(took.count() / kLaunches);
+  std::vector<std::vector<double>> times(tilings.size());
+  for (int b = 0; b <= kBatches; ++b) {
+    for (std::size_t i = 0; i < tilings.size(); ++i) {
+      launch(tilings[i].first);
+      cuda_synchronize();
+      const auto start = std::chrono::steady_clock::now();
+      for (int j = 0; j < kLaunches; ++j) launch(tilings[i].first);
+      cuda_synchronize();
+      const std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;
+      if (b > 0) times[i].push_back(took.count() / kLaunches);
+    }
   }
-  std::sort(times.begin(), times.end());
-  return times[kBatches / 2];
+  std::vector<double> medians;
+  for (std::vector<double>& of_one : times) {
+    std::sort(of_one.begin(), of_one.end());
+    medians.push_back(of_one[kBatches / 2]);
+  }
+  return medians;
 }
 
 // balanced: every group has the same rows; else as router's choices vary (log-normal, σ = 0.5).
@@ -78,8 +89,6 @@ Tensor offsets_of(std::int64_t groups, std::int64_t rows, bool balanced) {
   offsets.back() = rows;
   return Tensor::from(offsets, {groups + 1}).to(cuda_device());
 }
-
-using Tilings = std::vector<std::pair<GroupedTiles, const char*>>;
 
 void time_products(const Tilings& tilings) {
   struct Case {
@@ -107,10 +116,7 @@ void time_products(const Tilings& tilings) {
     const Tensor offsets = offsets_of(c.groups, c.rows, c.balanced);
     const auto row = [&](const char* form, double bytes,
                          const std::function<void(GroupedTiles)>& launch) {
-      std::vector<double> seconds;
-      for (const auto& tiling : tilings) {
-        seconds.push_back(seconds_of([&, tiles = tiling.first] { launch(tiles); }));
-      }
+      const std::vector<double> seconds = seconds_of(tilings, launch);
       char shape[64];
       std::snprintf(shape, sizeof shape, "%ld, %ld, %ld, %ld, %s", long(c.groups), long(c.rows),
                     long(c.out), long(c.in), c.balanced ? "even" : "uneven");
@@ -141,12 +147,12 @@ void time_products(const Tilings& tilings) {
 }  // namespace
 
 TEST_CASE("speed of grouped products", "[.][gpu][bench][grouped]") {
+  time_products({{GroupedTiles::automatic, "auto"}});
+}
+
+TEST_CASE("speed of grouped products by tiling", "[.][gpu][bench][grouped_tilings]") {
   time_products({{GroupedTiles::automatic, "auto"},
                  {GroupedTiles::own_128, "128"},
                  {GroupedTiles::own_192, "192"},
                  {GroupedTiles::shared_256, "256"}});
-}
-
-TEST_CASE("speed of grouped products by pairs of blocks", "[.][grouped_pairs_bench]") {
-  time_products({{GroupedTiles::pair_256, "pair256"}, {GroupedTiles::pair_192, "pair192"}});
 }

@@ -19,12 +19,8 @@ namespace {
 using Offsets = std::vector<std::int64_t>;
 using cuda::GroupedTiles;
 
-using Tilings = std::vector<GroupedTiles>;
-
-const Tilings kTilings = {GroupedTiles::plain, GroupedTiles::own_128, GroupedTiles::own_192,
-                          GroupedTiles::shared_256};
-// Not chosen by themselves; their tests run on demand: "[grouped_pairs]".
-const Tilings kPairs = {GroupedTiles::pair_192, GroupedTiles::pair_256};
+const std::vector<GroupedTiles> kTilings = {GroupedTiles::plain, GroupedTiles::own_128,
+                                            GroupedTiles::own_192, GroupedTiles::shared_256};
 
 Tensor tensor_of(const Offsets& offsets) {
   return Tensor::from(offsets, {static_cast<std::int64_t>(offsets.size())});
@@ -98,7 +94,7 @@ double error(const Tensor& cuda, const Tensor& exact) {
   return relative_error(cuda.to(Device{}).to(DType::f64), exact);
 }
 
-void check_tilings(const Tilings& tilings) {
+void check_tilings() {
   struct Case {
     Offsets offsets;
     std::int64_t beyond, out, in;
@@ -111,7 +107,7 @@ void check_tilings(const Tilings& tilings) {
   for (const Case& c : cases) {
     const std::int64_t rows = c.offsets.back() + c.beyond;
     const Product p = product_of(c.offsets, rows, c.out, c.in);
-    for (const GroupedTiles tiles : tilings) {
+    for (const GroupedTiles tiles : kTilings) {
       INFO("tiles " << static_cast<int>(tiles) << " out " << c.out << " in " << c.in);
       const Tensor y = poisoned({rows, c.out}, DType::bf16);
       grouped_forward(p.x, p.weight, p.offsets, y, false, tiles);
@@ -140,14 +136,14 @@ void check_tilings(const Tilings& tilings) {
   }
 }
 
-void check_rows_of_no_group(const Tilings& tilings) {
+void check_rows_of_no_group() {
   const Offsets offsets = {0, 70, 70, 171};
   const Product p = product_of(offsets, 200, 136, 264);
   for (const Tensor& t : {p.x, p.dy}) {
     const Tensor rest = t.slice(171, 200);
     cuda_set_bytes(rest.raw(), 0xff, static_cast<std::size_t>(rest.bytes()), 0);
   }
-  for (const GroupedTiles tiles : tilings) {
+  for (const GroupedTiles tiles : kTilings) {
     INFO("tiles " << static_cast<int>(tiles));
     const Tensor d = poisoned(p.weight.shape(), DType::f32);
     grouped_weight(p.dy, p.x, p.offsets, d, false, tiles);
@@ -157,7 +153,7 @@ void check_rows_of_no_group(const Tilings& tilings) {
 
 // Chunks of 64 contraction elements, as many as the ring of stages holds (4 to 6) or twice that: a
 // warpgroup that takes an old filling of a stage for the next one shows here.
-void check_deep_tiles(const Tilings& tilings) {
+void check_deep_tiles() {
   const std::int64_t rows = 40960;
   for (const std::int64_t chunks : {4, 5, 6, 12}) {
     const std::int64_t in = 64 * chunks;
@@ -178,7 +174,7 @@ void check_deep_tiles(const Tilings& tilings) {
     multiply(GroupedTiles::plain);
     const auto exact = [](const Tensor& t) { return t.to(Device{}).to(DType::f64); };
     const std::vector<Tensor> plain = {exact(y), exact(dx), exact(d)};
-    for (const GroupedTiles tiles : tilings) {
+    for (const GroupedTiles tiles : kTilings) {
       INFO("in " << in << " tiles " << static_cast<int>(tiles));
       multiply(tiles);
       const std::vector<Tensor> first = {y.clone(), dx.clone(), d.clone()};
@@ -254,20 +250,12 @@ TEST_CASE("grouped_linear on CUDA with many groups and random routing", "[gpu][o
   }
 }
 
-TEST_CASE("every tiling of grouped products is right", "[gpu][ops][grouped]") {
-  check_tilings(kTilings);
-}
+TEST_CASE("every tiling of grouped products is right", "[gpu][ops][grouped]") { check_tilings(); }
 
 TEST_CASE("rows of no group do not reach weight gradients", "[gpu][ops][grouped]") {
-  check_rows_of_no_group(kTilings);
+  check_rows_of_no_group();
 }
 
 TEST_CASE("tiles as deep as the ring of stages, launch after launch", "[gpu][ops][grouped][slow]") {
-  check_deep_tiles(kTilings);
-}
-
-TEST_CASE("grouped products by pairs of blocks", "[.][grouped_pairs]") {
-  check_tilings(kPairs);
-  check_rows_of_no_group(kPairs);
-  check_deep_tiles(kPairs);
+  check_deep_tiles();
 }
