@@ -20,4 +20,10 @@ Device choose_device(DeviceChoice choice, int local_rank) {
   return device;
 }
 
+Device::Kind planned_device(DeviceChoice choice) {
+  const bool gpu = choice == DeviceChoice::cuda ||
+                   (choice == DeviceChoice::automatic && cuda_device_count() > 0);
+  return gpu ? Device::Kind::cuda : Device::Kind::cpu;
+}
+
 }  // namespace fulcrum::apps

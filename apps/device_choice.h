@@ -10,4 +10,7 @@ namespace fulcrum::apps {
 // turn; the device chosen becomes the process's. Throws UserError when `cuda` is asked for in vain.
 Device choose_device(DeviceChoice choice, int local_rank);
 
+// The kind of device that a run is planned for: as choose_device, but `cuda` needs none here.
+Device::Kind planned_device(DeviceChoice choice);
+
 }  // namespace fulcrum::apps

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 
-#include "framework/core/memory_pool.h"
 #include "framework/ops/cross_entropy.h"
 
 namespace fulcrum::apps {
@@ -20,7 +19,7 @@ class Sum {
 
   // Tensors of `width` values a token.
   void tensor(std::int64_t width, std::int64_t element) {
-    if (width > 0) total_ += pooled_bytes(tokens_ * width * element);
+    if (width > 0) total_ += bytes_.pooled(tokens_ * width * element);
   }
   void activation(std::int64_t width) { tensor(width, bytes_.activation); }
   void statistic(std::int64_t width) { tensor(width, bytes_.statistic); }
@@ -119,7 +118,7 @@ void add_attention_half(const models::ModelConfig& model, std::int64_t layer, Re
 }  // namespace
 
 BlockMemory block_memory(const models::ModelConfig& model, std::int64_t layer, std::int64_t tokens,
-                         const ElementBytes& bytes, Recompute recompute) {
+                         std::int64_t scores, const ElementBytes& bytes, Recompute recompute) {
   const std::int64_t d = model.width;
   const auto& moe = model.moe;
   const auto& a = model.attention;
@@ -157,8 +156,9 @@ BlockMemory block_memory(const models::ModelConfig& model, std::int64_t layer, s
   Sum attention(tokens, bytes);
   attention.activation((1 + back) * d);
   attention.activation((2 * a.heads + 2 * a.kv_heads) * a.head_dim);
-  const BlockMemory block{kept.total() + feed_forward.total(), validation.total(),
-                          std::max(backward.total(), attention.total() - feed_forward.total())};
+  const BlockMemory block{
+      kept.total() + feed_forward.total(), validation.total(),
+      std::max(backward.total(), attention.total() + scores - feed_forward.total())};
   if (recompute != Recompute::full) return block;
 
   Sum inputs(tokens, bytes);
@@ -183,14 +183,14 @@ LossMemory loss_memory(const models::ModelConfig& model, std::int64_t tokens, bo
   hidden.activation(d);
   hidden.statistic(1);
   hidden.operand(d, /*kept_too=*/true);
-  std::int64_t shared = hidden.total() + pooled_bytes(logits * bytes.logit);
-  if (bytes.operand != bytes.matrix) shared += pooled_bytes(model.vocabulary * d * bytes.operand);
+  std::int64_t shared = hidden.total() + bytes.pooled(logits * bytes.logit);
+  if (bytes.operand != bytes.matrix) shared += bytes.pooled(model.vocabulary * d * bytes.operand);
 
   Sum gradient(tokens, bytes);
   gradient.activation(d);
   std::int64_t training = shared + gradient.total();
-  if (accumulates) training += pooled_bytes(model.vocabulary * d * bytes.gradient);
-  if (bytes.operand != bytes.logit) training += pooled_bytes(logits * bytes.operand);
+  if (accumulates) training += bytes.pooled(model.vocabulary * d * bytes.gradient);
+  if (bytes.operand != bytes.logit) training += bytes.pooled(logits * bytes.operand);
   return {training, shared};
 }
 

@@ -22,6 +22,7 @@
 
 #include "framework/autograd/recompute.h"
 #include "framework/core/device.h"
+#include "framework/core/memory_pool.h"
 #include "framework/core/shape.h"
 #include "models/config.h"
 
@@ -38,7 +39,9 @@ struct ElementBytes {
   std::int64_t operand = 4;     // as products keep it
   std::int64_t statistic = 4;   // of scores, norms and their sums
   std::int64_t logit = 4;
-  Device device;  // decides how many logits exist at once
+  Device device;  // decides how many logits exist at once, and how requests are rounded
+
+  std::int64_t pooled(std::int64_t bytes) const { return pooled_bytes(bytes, device); }
 };
 
 // Of the last stage's loss.
@@ -53,8 +56,9 @@ struct BlockMemory {
   std::int64_t backward = 0;    // at most, on top of what all blocks keep, when it is the last one
 };
 
+// scores: bytes that attention's backward takes beside tensors (ops::kMostScoreBytes).
 BlockMemory block_memory(const models::ModelConfig& model, std::int64_t layer, std::int64_t tokens,
-                         const ElementBytes& bytes, Recompute recompute);
+                         std::int64_t scores, const ElementBytes& bytes, Recompute recompute);
 LossMemory loss_memory(const models::ModelConfig& model, std::int64_t tokens, bool accumulates,
                        const ElementBytes& bytes);
 

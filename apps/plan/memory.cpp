@@ -4,8 +4,11 @@
 #include <charconv>
 #include <vector>
 
+#include "apps/device_choice.h"
 #include "apps/train/placement.h"
 #include "framework/core/memory_pool.h"
+#include "framework/ops/attention.h"
+#include "framework/ops/gemm.h"
 #include "models/budget.h"
 
 namespace fulcrum::apps {
@@ -59,7 +62,8 @@ struct Stage {
 // allocation each.
 class Buckets {
  public:
-  explicit Buckets(double mib) : limit_(static_cast<std::int64_t>(mib * (1 << 20))) {}
+  Buckets(double mib, Device device)
+      : device_(device), limit_(static_cast<std::int64_t>(mib * (1 << 20))) {}
   void add(std::int64_t bytes) {
     open_ += bytes;
     if (open_ >= limit_) close();
@@ -71,9 +75,10 @@ class Buckets {
 
  private:
   void close() {
-    if (open_ > 0) total_ += pooled_bytes(open_);
+    if (open_ > 0) total_ += pooled_bytes(open_, device_);
     open_ = 0;
   }
+  Device device_;
   std::int64_t limit_;
   std::int64_t open_ = 0;
   std::int64_t total_ = 0;
@@ -84,20 +89,20 @@ void add_table(const Stage& stage, std::int64_t rows, std::int64_t width, RankMe
   const std::int64_t held = ceil_div(rows, stage.mesh.data());
   const std::int64_t touched = stage.touched_rows(rows);
   const std::int64_t exchanged =
-      pooled_bytes(touched * width * bytes.vector) + pooled_bytes(touched * kRowId);
-  memory.weights += pooled_bytes(held * width * bytes.vector);
+      bytes.pooled(touched * width * bytes.vector) + bytes.pooled(touched * kRowId);
+  memory.weights += bytes.pooled(held * width * bytes.vector);
   if (bytes.device.is_cuda() && stage.mesh.data() == 1) {
     // The table is read row by row, duplicates and all; of the merged gradient only the most that
     // its rows can be is known.
     const std::int64_t all = stage.batch.accumulation * stage.read_rows();
     memory.dispatch +=
-        stage.batch.accumulation * pooled_bytes(stage.read_rows() * width * bytes.activation) +
-        pooled_bytes(all * width * bytes.gradient) + pooled_bytes(all * kRowId);
+        stage.batch.accumulation * bytes.pooled(stage.read_rows() * width * bytes.activation) +
+        bytes.pooled(all * width * bytes.gradient) + bytes.pooled(all * kRowId);
   } else {
     memory.dispatch += stage.batch.accumulation * exchanged;
   }
   memory.optimizer +=
-      2 * pooled_bytes(held * width * bytes.moment) + pooled_bytes(held * kStepCount);
+      2 * bytes.pooled(held * width * bytes.moment) + bytes.pooled(held * kStepCount);
   if (stage.mesh.data() > 1) memory.dispatch += 2 * exchanged;
 }
 
@@ -106,11 +111,9 @@ std::int64_t add_parameters(const Stage& stage, RankMemory& memory) {
   const ElementBytes& bytes = stage.bytes;
   const ParallelConfig& config = stage.experiment.parallel;
   const bool muon = stage.experiment.train.optimizer.kind == OptimizerKind::muon;
-  const bool gpu = stage.experiment.device == DeviceChoice::cuda;
-  const bool zero =
-      divides_optimizer(config.zero, {gpu ? Device::Kind::cuda : Device::Kind::cpu, 0}, stage.mesh);
+  const bool zero = divides_optimizer(config.zero, bytes.device, stage.mesh);
   // Those of experts apart from others, those that ranks divide apart from those that all have.
-  std::vector<Buckets> buckets(4, Buckets(config.bucket_mib));
+  std::vector<Buckets> buckets(4, Buckets(config.bucket_mib, bytes.device));
   std::int64_t own = 0;     // saved by this rank alone
   std::int64_t shared = 0;  // that all ranks hold and divide when they save
   auto tensors = models::list_parameters(stage.model());
@@ -133,11 +136,11 @@ std::int64_t add_parameters(const Stage& stage, RankMemory& memory) {
     const std::int64_t updated =
         divided ? ceil_div(values, expert ? stage.mesh.expert_data() : stage.mesh.data()) : values;
     const std::int64_t element = copied ? bytes.master : in_products ? bytes.matrix : bytes.vector;
-    const std::int64_t master = pooled_bytes(updated * element);
+    const std::int64_t master = bytes.pooled(updated * element);
     const bool one_moment = muon && (kind == ParameterKind::matrix || expert);
-    const std::int64_t moments = (one_moment ? 1 : 2) * pooled_bytes(updated * bytes.moment);
+    const std::int64_t moments = (one_moment ? 1 : 2) * bytes.pooled(updated * bytes.moment);
     memory.weights +=
-        copied ? master + pooled_bytes(values * bytes.matrix) : pooled_bytes(values * element);
+        copied ? master + bytes.pooled(values * bytes.matrix) : bytes.pooled(values * element);
     memory.optimizer += moments;
     buckets[2 * expert + divided].add(values * bytes.gradient);
     (divided || (expert && stage.mesh.expert > 1) ? own : shared) += master + moments;
@@ -146,14 +149,26 @@ std::int64_t add_parameters(const Stage& stage, RankMemory& memory) {
   return own + ceil_div(shared, stage.mesh.world);
 }
 
+// Of the gradients of scores that a deterministic backward keeps on a GPU.
+std::int64_t score_bytes(const Stage& stage) {
+  const auto& attention = stage.model().attention;
+  const bool keeps = stage.bytes.device.is_cuda() && stage.bytes.activation == 2 &&
+                     stage.experiment.train.deterministic &&
+                     attention.kind == models::AttentionKind::full;
+  if (!keeps) return 0;
+  return std::min(ops::kMostScoreBytes,
+                  2 * stage.tokens() * attention.heads * stage.experiment.train.sequence_length);
+}
+
 // Returns what validation takes.
 std::int64_t add_activations(const Stage& stage, RankMemory& memory) {
   const auto& model = stage.model();
-  std::int64_t kept = pooled_bytes(stage.tokens() * kBatch);
+  if (stage.bytes.device.is_cuda()) memory.activations += ops::kMatmulWorkspaceBytes;
+  std::int64_t kept = stage.bytes.pooled(stage.tokens() * kBatch);
   BlockMemory block;
   for (std::int64_t i = 0; i < stage.layers.count; ++i) {
-    block = block_memory(model, stage.layers.first + i, stage.tokens(), stage.bytes,
-                         stage.experiment.train.recompute);
+    block = block_memory(model, stage.layers.first + i, stage.tokens(), score_bytes(stage),
+                         stage.bytes, stage.experiment.train.recompute);
     kept += block.kept;
   }
   memory.activations += stage.in_flight * kept;
@@ -171,10 +186,11 @@ std::int64_t add_activations(const Stage& stage, RankMemory& memory) {
 
 ElementBytes element_bytes(DeviceChoice device, Precision precision) {
   ElementBytes bytes;
-  if (device == DeviceChoice::cuda) bytes.device.kind = Device::Kind::cuda;
-  if (precision != Precision::bf16) return bytes;
+  bytes.device.kind = planned_device(device);
+  const bool gpu = bytes.device.is_cuda();
+  if (precision == Precision::f32 || (precision == Precision::automatic && !gpu)) return bytes;
   bytes.operand = 2;
-  if (device != DeviceChoice::cuda) return bytes;
+  if (!gpu) return bytes;
   bytes.matrix = 2;
   bytes.master = 4;
   bytes.activation = 2;
@@ -200,9 +216,11 @@ RankMemory estimate_memory(const ExperimentConfig& experiment, const parallel::M
     RankMemory memory;
     const std::int64_t saved = add_parameters(stage, memory);
     const std::int64_t validation = add_activations(stage, memory);
-    memory.checkpoint = saves_beside_steps
-                            ? saved
-                            : std::max<std::int64_t>(0, saved + validation - memory.activations);
+    if (stage.bytes.device.is_cpu()) {
+      memory.checkpoint = saves_beside_steps
+                              ? saved
+                              : std::max<std::int64_t>(0, saved + validation - memory.activations);
+    }
     if (memory.total() > most.total()) most = memory;
   }
   return most;

@@ -9,19 +9,22 @@
 //                Tables: two moments and a step count, 4 B a row. With parallel.zero, data ranks
 //                divide those of matrices, experts, embedding and head, and their f32 masters
 //   activations  see activations.h. Of S pipeline stages, stage s holds min(accumulation, S − s)
-//                micro-batches at once
+//                micro-batches at once. On a GPU also what matrix products share
+//                (ops::kMatmulWorkspaceBytes)
 //   dispatch     buffers of exchanges. With expert ranks 4 · b·S·k·d values: tokens to the experts
 //                of a layer and back, sent and received. For every memory the gradients of the rows
 //                that a step touches, 8 B of row id and the values, once for each micro-batch; with
 //                data ranks also row ids and rows, sent and received
 //   checkpoint   copy of what the rank saves, written while steps go on beside it. A run that saves
-//                only at its end has no step beside: then only what exceeds the activations counts
+//                only at its end has no step beside: then only what exceeds the activations counts.
+//                From a GPU the copy goes to the host: none
 //
 // Values are f32 on CPUs; with train.precision bf16, products keep their inputs in bf16. On CUDA
-// devices (device: cuda) bf16 means bf16 activations and bf16 copies of the matrices beside f32
-// masters; gradients and moments stay f32. A run reports what it took (memory.peak of result.json);
-// buffers inside the MPI library and the program itself come on top. Rows that n-grams share are
-// counted as if they did not. The estimate is that of the stage which needs most.
+// devices (device: cuda, or auto on a machine with a GPU) bf16, which auto means there, is that of
+// activations and of copies of the matrices beside f32 masters; gradients and moments stay f32. A
+// run reports what it took (memory.peak of result.json); buffers inside the MPI library and the
+// program itself come on top. Rows that n-grams share are counted as if they did not. The estimate
+// is that of the stage which needs most.
 
 #include <cstdint>
 

@@ -6,6 +6,8 @@
 //
 // Head h of the H query heads reads key and value head h / (H / KV).
 
+#include <cstdint>
+
 #include "framework/core/tensor.h"
 
 namespace fulcrum::ops {
@@ -17,5 +19,9 @@ namespace fulcrum::ops {
 // the probabilities again. Always in f32 or f64, whatever the matmul precision. The result does not
 // depend on the number of threads.
 Tensor causal_attention(const Tensor& query, const Tensor& key, const Tensor& value, double scale);
+
+// The most that a deterministic backward of bf16 on a GPU keeps of the gradients of scores, 2 bytes
+// for each head and pair of positions, at one time.
+inline constexpr std::int64_t kMostScoreBytes = std::int64_t{2} << 30;
 
 }  // namespace fulcrum::ops

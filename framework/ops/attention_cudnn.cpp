@@ -10,14 +10,13 @@
 #include <unordered_map>
 
 #include "framework/core/cuda_stream.h"
+#include "framework/ops/attention.h"
 
 namespace fulcrum::ops::cuda {
 namespace {
 
 namespace fe = cudnn_frontend;
 using Described = std::shared_ptr<fe::graph::Tensor_attributes>;
-
-constexpr std::int64_t kMostScoreBytes = std::int64_t{2} << 30;
 
 enum Role : std::int64_t { kQuery = 1, kKey, kValue, kOutput, kLogSum, kGrad, kDq, kDk, kDv };
 

@@ -3,8 +3,8 @@
 // the formula and the shapes.
 //
 // A deterministic backward keeps the gradient of the scores, 2 bytes a pair of positions, between
-// its two passes: sequences and heads are taken in parts whose scores fit 2 GiB. A group of heads
-// too long for that is not supported.
+// its two passes: sequences and heads are taken in parts whose scores fit kMostScoreBytes
+// (ops/attention.h). A group of heads too long for that is not supported.
 
 #include "framework/core/tensor.h"
 

@@ -5,6 +5,7 @@
 #include <map>
 
 #include "framework/core/cuda_stream.h"
+#include "framework/ops/gemm.h"
 #include "framework/ops/gemm_cuda.h"
 
 #define FULCRUM_CUBLAS_CHECK(call)                                               \
@@ -17,11 +18,10 @@
 namespace fulcrum::ops::cuda {
 namespace {
 
-constexpr std::int64_t kWorkspaceBytes = std::int64_t{64} << 20;
-
 // Lives as long as the process: one device, one stream, so that products take turns in it.
 void* workspace(Device device) {
-  static const auto* const block = new Tensor(Tensor::empty({kWorkspaceBytes}, DType::u8, device));
+  static const auto* const block =
+      new Tensor(Tensor::empty({kMatmulWorkspaceBytes}, DType::u8, device));
   return block->raw();
 }
 
@@ -106,7 +106,7 @@ void build(const Key& key, Plan& plan) {
   cublasLtMatmulPreferenceOpaque_t preference;
   FULCRUM_CUBLAS_CHECK(cublasLtMatmulPreferenceInit(&preference));
   set(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES,
-      static_cast<std::uint64_t>(kWorkspaceBytes));
+      static_cast<std::uint64_t>(kMatmulWorkspaceBytes));
   // Parts of a divided inner dimension are added in f32.
   set(preference, CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK,
       static_cast<std::uint32_t>(CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE));
@@ -165,7 +165,7 @@ void run(const Stored& a, bool ta, const Stored& b, bool tb, const Stored& out, 
   Plan& plan = plan_of(key);
   FULCRUM_CUBLAS_CHECK(cublasLtMatmul(handle(), &plan.operation, &alpha, b.data, &plan.b, a.data,
                                       &plan.a, &beta, out.data, &plan.out, out.data, &plan.out,
-                                      &plan.algorithm, workspace(device), kWorkspaceBytes,
+                                      &plan.algorithm, workspace(device), kMatmulWorkspaceBytes,
                                       compute_stream()));
 }
 

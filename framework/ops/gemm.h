@@ -19,6 +19,9 @@ enum class MatmulPrecision : std::uint8_t { f32, bf16 };
 void set_matmul_precision(MatmulPrecision precision);
 MatmulPrecision matmul_precision();
 
+// Device memory that products on CUDA share, taken with the first of them.
+inline constexpr std::int64_t kMatmulWorkspaceBytes = std::int64_t{64} << 20;
+
 // c = alpha · op(a) · op(b) + beta · c, row-major; op transposes when ta or tb is set. c is [m, n],
 // op(a) [m, k], op(b) [k, n]; lda, ldb and ldc are the distances between stored rows. With beta =
 // 0, c is not read. Runs on all threads, or on the calling one alone inside an OpenMP parallel
