@@ -1,4 +1,3 @@
-#include "framework/core/determinism.h"
 #include "framework/ops/attention_cuda.h"
 #include "framework/ops/attention_cudnn.h"
 #include "framework/ops/attention_tiles.cuh"
@@ -112,8 +111,7 @@ void attention_backward(const Tensor& query, const Tensor& key, const Tensor& va
                         const Tensor& dq, const Tensor& dk, const Tensor& dv) {
   if (query.numel() == 0) return;
   const auto in = AttentionHeads::separate(query, key, value);
-  const AttentionPass pass =
-      deterministic() ? AttentionPass::deterministic_backward : AttentionPass::backward;
+  const AttentionPass pass = backward_pass();
   if (query.dtype() == DType::bf16 && cudnn_supports(in, scale, pass)) {
     cudnn_attention_backward(in, scale, output, log_sum, grad, pass,
                              AttentionHeads::separate(dq, dk, dv));

@@ -10,6 +10,7 @@
 #include <unordered_map>
 
 #include "framework/core/cuda_stream.h"
+#include "framework/core/determinism.h"
 #include "framework/ops/attention.h"
 
 namespace fulcrum::ops::cuda {
@@ -224,6 +225,10 @@ AttentionHeads AttentionHeads::fused(const Tensor& qkv, std::int64_t heads, std:
   char* key = query + heads * dim * size_of(DType::bf16);
   char* value = key + kv_heads * dim * size_of(DType::bf16);
   return {true, qkv.dim(0), heads, kv_heads, qkv.dim(1), dim, dim, query, key, value, qkv.device()};
+}
+
+AttentionPass backward_pass() {
+  return deterministic() ? AttentionPass::deterministic_backward : AttentionPass::backward;
 }
 
 bool cudnn_supports(const AttentionHeads& heads, double scale, AttentionPass pass) {

@@ -23,6 +23,8 @@ struct AttentionHeads {
 };
 
 enum class AttentionPass : std::uint8_t { forward, backward, deterministic_backward };
+// The backward pass that core/determinism.h asks for.
+AttentionPass backward_pass();
 
 // Whether cuDNN has kernels for heads like these on this GPU. Where it has none for a reason other
 // than the sizes, warns once.

@@ -1,20 +1,11 @@
 #include "framework/ops/rotary_attention_cudnn.h"
 
 #include "framework/autograd/tape.h"
-#include "framework/core/determinism.h"
 #include "framework/ops/attention_cudnn.h"
 #include "framework/ops/rope_cuda.h"
 #include "framework/ops/rope_table.h"
 
 namespace fulcrum::ops::cuda {
-namespace {
-
-AttentionPass backward_pass() {
-  return deterministic() ? AttentionPass::deterministic_backward : AttentionPass::backward;
-}
-
-}  // namespace
-
 bool can_fuse_rotary_attention(const Tensor& qkv, std::int64_t heads, std::int64_t kv_heads,
                                double scale) {
   if (!qkv.device().is_cuda() || qkv.dtype() != DType::bf16 || qkv.numel() == 0) return false;
