@@ -224,12 +224,11 @@ Parts<T> parts_of(const SparseRows& gradient) {
 }
 
 template <class T, int kPack>
-void sum_values(const SparseRows& gradient, const SortedKeys& keys, const Segments& segments,
-                const Tensor& values) {
+void sum_values(const SparseRows& gradient, const Segments& segments, const Tensor& values) {
   const int width = static_cast<int>(values.dim(1));
-  const std::int64_t n = keys.size();
-  const Sorted sorted{device_data<std::int32_t>(keys.positions),
-                      device_data<std::int32_t>(keys.segments), static_cast<std::int32_t>(n)};
+  const std::int64_t n = segments.size();
+  const Sorted sorted{device_data<std::int32_t>(segments.positions),
+                      device_data<std::int32_t>(segments.numbers), static_cast<std::int32_t>(n)};
   const std::int64_t chunks = ceil_div(n, kChunk);
   const std::int64_t groups = n / (kChunk * kChunk);
   const Tensor left = Tensor::empty({chunks, width}, DType::f32, values.device());
@@ -276,12 +275,11 @@ SparseRows joined(const SparseRows& gradient) {
 
 MergedRows merge_sparse(const SparseRows& gradient, std::int64_t bound) {
   if (gradient.rows.size() > kMostParts) return merge_sparse(joined(gradient), bound);
-  const SortedKeys keys = sort_keys(gradient.rows, bound);
-  const Segments segments = find_segments(keys);
+  const Segments segments = find_segments(gradient.rows, bound);
   const std::int64_t width = gradient.values.front().dim(1);
   MergedRows merged{
       segments.keys,
-      Tensor::empty({keys.size(), width}, DType::f32, gradient.values.front().device()),
+      Tensor::empty({segments.size(), width}, DType::f32, gradient.values.front().device()),
       segments.count};
   if (merged.values.numel() == 0) return merged;
   dispatch_cuda("merge_sparse", gradient.values.front().dtype(), [&]<class T>() {
@@ -291,9 +289,9 @@ MergedRows merge_sparse(const SparseRows& gradient, std::int64_t bound) {
                  reinterpret_cast<std::uintptr_t>(values.raw()) % sizeof(Pack<T, 4>) == 0;
         });
     if (packed) {
-      sum_values<T, 4>(gradient, keys, segments, merged.values);
+      sum_values<T, 4>(gradient, segments, merged.values);
     } else {
-      sum_values<T, 1>(gradient, keys, segments, merged.values);
+      sum_values<T, 1>(gradient, segments, merged.values);
     }
   });
   return merged;

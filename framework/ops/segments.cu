@@ -7,6 +7,7 @@
 #include <limits>
 
 #include "framework/core/cuda_kernel.cuh"
+#include "framework/ops/counted_segments_cuda.h"
 #include "framework/ops/segments_cuda.h"
 
 namespace fulcrum::ops::cuda {
@@ -59,77 +60,71 @@ void with_scratch(Device device, Fn&& fn) {
 unsigned blocks_for(std::int64_t n) { return static_cast<unsigned>(ceil_div(n, kThreads)); }
 
 template <class Key>
-SortedKeys sort(const std::vector<Tensor>& parts, int n, int bits) {
+Segments sort(const std::vector<Tensor>& parts, int n, int bits) {
   const Device device = parts.front().device();
   const DType dtype = sizeof(Key) == 4 ? DType::i32 : DType::i64;
   const Tensor unsorted = Tensor::empty({n}, dtype, device);
-  const Tensor numbers = Tensor::empty({n}, DType::i32, device);
+  const Tensor sorted = Tensor::empty({n}, dtype, device);
+  const Tensor unordered = Tensor::empty({n}, DType::i32, device);
+  auto* from = static_cast<Key*>(unsorted.raw());
+  auto* keys = static_cast<Key*>(sorted.raw());
   int first = 0;
   for (const Tensor& part : parts) {
     const auto count = static_cast<int>(part.numel());
     if (count == 0) continue;
     number_kernel<<<blocks_for(count), kThreads, 0, compute_stream()>>>(
-        device_data<std::int64_t>(part), count, first, static_cast<Key*>(unsorted.raw()),
-        device_data<std::int32_t>(numbers));
+        device_data<std::int64_t>(part), count, first, from, device_data<std::int32_t>(unordered));
     FULCRUM_CUDA_LAUNCHED();
     first += count;
   }
-  const SortedKeys sorted{Tensor::empty({n}, dtype, device), Tensor::empty_like(numbers),
-                          Tensor::empty_like(numbers)};
-  auto* keys = static_cast<Key*>(sorted.keys.raw());
+  const Segments segments{Tensor::empty_like(unordered), Tensor::empty_like(unordered),
+                          Tensor::empty({n}, DType::i64, device), Tensor::empty_like(unordered),
+                          Tensor::empty({1}, DType::i64, device)};
+  auto* numbers = device_data<std::int32_t>(segments.numbers);
   with_scratch(device, [&](void* scratch, std::size_t& bytes) {
-    return cub::DeviceRadixSort::SortPairs(scratch, bytes, static_cast<const Key*>(unsorted.raw()),
-                                           keys, static_cast<const std::int32_t*>(numbers.raw()),
-                                           static_cast<std::int32_t*>(sorted.positions.raw()), n, 0,
+    return cub::DeviceRadixSort::SortPairs(scratch, bytes, static_cast<const Key*>(from), keys,
+                                           static_cast<const std::int32_t*>(unordered.raw()),
+                                           device_data<std::int32_t>(segments.positions), n, 0,
                                            bits, compute_stream());
   });
   const auto opens = thrust::make_transform_iterator(
       thrust::make_counting_iterator<std::int32_t>(0), Opens<Key>{keys});
   with_scratch(device, [&](void* scratch, std::size_t& bytes) {
-    return cub::DeviceScan::InclusiveSum(scratch, bytes, opens,
-                                         static_cast<std::int32_t*>(sorted.segments.raw()), n,
-                                         compute_stream());
+    return cub::DeviceScan::InclusiveSum(scratch, bytes, opens, numbers, n, compute_stream());
   });
-  return sorted;
+  segments_kernel<<<blocks_for(n), kThreads, 0, compute_stream()>>>(
+      keys, numbers, n, device_data<std::int64_t>(segments.keys),
+      device_data<std::int32_t>(segments.offsets), device_data<std::int64_t>(segments.count));
+  FULCRUM_CUDA_LAUNCHED();
+  return segments;
+}
+
+// Counters take a pass over all keys that there may be, sorting ever more over those that there
+// are.
+bool counters_pay(std::int64_t n, std::int64_t bound) {
+  constexpr std::int64_t kAlways = 1 << 16;
+  constexpr std::int64_t kMost = 1 << 24;  // where a tile adds up all the tiles before it
+  return bound <= kMost && bound <= std::max(kAlways, 16 * n);
 }
 
 }  // namespace
 
-SortedKeys sort_keys(const std::vector<Tensor>& parts, std::int64_t bound) {
+Segments find_segments(const std::vector<Tensor>& parts, std::int64_t bound) {
   std::int64_t n = 0;
   for (const Tensor& part : parts) n += part.numel();
   FULCRUM_REQUIRE(n <= std::numeric_limits<std::int32_t>::max() - kThreads,
-                  "sort_keys: {} keys are more than 31 bits count", n);
+                  "find_segments: {} keys are more than 31 bits count", n);
   if (n == 0) {
-    const Tensor none = Tensor::empty({0}, DType::i32, parts.front().device());
-    return {none, none, none};
+    const Device device = parts.front().device();
+    const Tensor none = Tensor::empty({0}, DType::i32, device);
+    return {none, none, Tensor::empty({0}, DType::i64, device), none,
+            Tensor::zeros({1}, DType::i64, device)};
   }
+  if (counters_pay(n, bound)) return count_segments(parts, bound).segments;
   const int bits = std::max<int>(
       1, std::bit_width(static_cast<std::uint64_t>(std::max<std::int64_t>(bound, 1) - 1)));
   return bits < 32 ? sort<std::uint32_t>(parts, static_cast<int>(n), bits)
                    : sort<std::uint64_t>(parts, static_cast<int>(n), bits);
-}
-
-Segments find_segments(const SortedKeys& sorted) {
-  const std::int64_t n = sorted.size();
-  const Device device = sorted.positions.device();
-  Segments segments{
-      Tensor::empty({n}, DType::i64, device), Tensor::empty({n}, DType::i32, device),
-      n == 0 ? Tensor::zeros({1}, DType::i64, device) : Tensor::empty({1}, DType::i64, device)};
-  if (n == 0) return segments;
-  const auto launch = [&]<class Key>() {
-    segments_kernel<<<blocks_for(n), kThreads, 0, compute_stream()>>>(
-        static_cast<const Key*>(sorted.keys.raw()), device_data<std::int32_t>(sorted.segments),
-        static_cast<int>(n), device_data<std::int64_t>(segments.keys),
-        device_data<std::int32_t>(segments.offsets), device_data<std::int64_t>(segments.count));
-  };
-  if (sorted.keys.dtype() == DType::i32) {
-    launch.template operator()<std::uint32_t>();
-  } else {
-    launch.template operator()<std::uint64_t>();
-  }
-  FULCRUM_CUDA_LAUNCHED();
-  return segments;
 }
 
 }  // namespace fulcrum::ops::cuda

@@ -98,6 +98,8 @@ TEST_CASE("gradients of equal rows are added on CUDA as on the CPU", "[gpu][ops]
         Case{{5003}, 16, 100000, Spread::wide}, Case{{5003}, 80, 100000, Spread::skewed},
         Case{{5003}, 7, 50, Spread::narrow}, Case{{30000}, 4, beyond, Spread::skewed},
         Case{{40007}, 5, 1000, Spread::one}, Case{{70000}, 4, 1000, Spread::narrow},
+        Case{{70000}, 16, 1000000, Spread::wide}, Case{{600000}, 4, 3000, Spread::narrow},
+        Case{{40000, 30000}, 80, 300000, Spread::skewed},
         Case{{3000, 0, 1, 2000}, 300, 700, Spread::skewed}, Case{many, 8, 90, Spread::wide}}) {
     for (const DType dtype : {DType::f32, DType::bf16}) {
       INFO(c.parts[0] << " of " << c.parts.size() << " parts, width " << c.width << ", spread "
