@@ -43,7 +43,7 @@ TEST_CASE("embedding on CUDA equals that on the CPU", "[gpu][ops]") {
   for (const DType dtype : {DType::f32, DType::bf16}) {
     for (const auto& [vocabulary, width, n] :
          {Size{1, 1, 1}, Size{301, 8, 33}, Size{700, 67, 1500}, Size{1, 264, 1500},
-          Size{301, 264, 700}, Size{41, 2056, 100}}) {
+          Size{301, 264, 700}, Size{41, 2056, 100}, Size{20000, 68, 3000}}) {
       for (const Ids kind : {Ids::one, Ids::ascending, Ids::mixed, Ids::skewed}) {
         INFO(name_of(dtype) << " [" << vocabulary << ", " << width << "], " << n << " tokens, kind "
                             << static_cast<int>(kind));
