@@ -5,7 +5,7 @@ namespace fulcrum::ops::cuda {
 namespace {
 
 constexpr int kWarps = 32;
-constexpr int kAtOnce = 8;  // rows that a thread asks for before it adds
+constexpr int kAtOnce = 16;  // rows that a thread asks for before it adds, the last ones too
 
 // A block takes 32 columns: its warps sum every 32nd row of them, then the warps are added.
 __global__ void __launch_bounds__(kWarps * 32)
@@ -17,8 +17,17 @@ __global__ void __launch_bounds__(kWarps * 32)
   const int column = blockIdx.x * 32 + lane;
   float sum = 0.0f;
   if (column < width) {
-#pragma unroll kAtOnce
-    for (std::int64_t r = warp; r < rows; r += kWarps) sum += x[r * width + column];
+    const std::int64_t step = static_cast<std::int64_t>(kWarps) * width;
+    const float* next = x + static_cast<std::int64_t>(warp) * width + column;
+    for (std::int64_t r = warp; r < rows; r += kAtOnce * kWarps, next += kAtOnce * step) {
+      float v[kAtOnce] = {};  // zeros where no row is left
+#pragma unroll
+      for (int k = 0; k < kAtOnce; ++k) {
+        if (r + k * kWarps < rows) v[k] = next[k * step];
+      }
+#pragma unroll
+      for (int k = 0; k < kAtOnce; ++k) sum += v[k];
+    }
   }
   sums[warp][lane] = sum;
   __syncthreads();
