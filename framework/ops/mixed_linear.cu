@@ -1,3 +1,5 @@
+#include <algorithm>
+
 #include "framework/autograd/tape.h"
 #include "framework/core/cuda_kernel.cuh"
 #include "framework/ops/gemm_cuda.h"
@@ -35,26 +37,59 @@ __global__ void repeat_kernel(const float* x, std::int64_t n, __nv_bfloat16* par
   for (int p = 0; p < kGradientParts; ++p) parts[p * n + i] = part;
 }
 
+// Rows in packs of kN elements: a block takes kThreads / lanes of them, a lane every lanes-th pack
+// of one. (An element each would spend its time on finding its row.)
+struct Rows {
+  std::int64_t rows;
+  int width;
+  int lanes;
+
+  // Calls fn(row, column) for the packs of this thread.
+  template <int kN, class Fn>
+  __device__ void for_packs(Fn&& fn) const {
+    const int of_block = kThreads / lanes;
+    const auto slot = static_cast<int>(threadIdx.x) / lanes;
+    const std::int64_t row = static_cast<std::int64_t>(blockIdx.x) * of_block + slot;
+    if (slot >= of_block || row >= rows) return;
+    const auto lane = static_cast<int>(threadIdx.x) - slot * lanes;
+    for (int column = lane * kN; column < width; column += lanes * kN) fn(row, column);
+  }
+};
+
 // x [rows, width] → parts [rows, 2, width]
-__global__ void split_rows_kernel(const float* x, std::int64_t n, int width, __nv_bfloat16* parts) {
-  const std::int64_t i = static_cast<std::int64_t>(blockIdx.x) * kThreads + threadIdx.x;
-  if (i >= n) return;
-  const std::int64_t row = i / width;
-  __nv_bfloat16* out = parts + i + row * width;
-  float rest = x[i];
+template <int kN>
+__global__ void __launch_bounds__(kThreads)
+    split_rows_kernel(const float* x, Rows rows, __nv_bfloat16* parts) {
+  rows.for_packs<kN>([&](std::int64_t row, int column) {
+    Pack<float, kN> rest = Pack<float, kN>::load(x + row * rows.width + column);
 #pragma unroll
-  for (int p = 0; p < kGradientParts; ++p) out[p * width] = take_part(rest);
+    for (int p = 0; p < kGradientParts; ++p) {
+      Pack<__nv_bfloat16, kN> part;
+#pragma unroll
+      for (int i = 0; i < kN; ++i) part.values[i] = take_part(rest.values[i]);
+      part.store(parts + (row * kGradientParts + p) * rows.width + column);
+    }
+  });
 }
 
 // y [rows, width] = Σ over the parts of x [rows, 3, width], the small ones first
-__global__ void sum_row_parts_kernel(const float* x, std::int64_t n, int width, float* y) {
-  const std::int64_t i = static_cast<std::int64_t>(blockIdx.x) * kThreads + threadIdx.x;
-  if (i >= n) return;
-  const float* parts = x + i + (kWeightParts - 1) * (i / width) * width;
-  float sum = 0.0f;
+template <int kN>
+__global__ void __launch_bounds__(kThreads)
+    sum_row_parts_kernel(const float* x, Rows rows, float* y) {
+  rows.for_packs<kN>([&](std::int64_t row, int column) {
+    Pack<float, kN> parts[kWeightParts];
 #pragma unroll
-  for (int p = kWeightParts - 1; p >= 0; --p) sum += parts[p * width];
-  y[i] = sum;
+    for (int p = 0; p < kWeightParts; ++p) {
+      parts[p] = Pack<float, kN>::load(x + (row * kWeightParts + p) * rows.width + column);
+    }
+    Pack<float, kN> sum = {};
+#pragma unroll
+    for (int p = kWeightParts - 1; p >= 0; --p) {
+#pragma unroll
+      for (int i = 0; i < kN; ++i) sum.values[i] += parts[p].values[i];
+    }
+    sum.store(y + row * rows.width + column);
+  });
 }
 
 // y (+)= Σ over the parts of x [2, n]
@@ -73,6 +108,23 @@ void launch(void (*kernel)(Parameters...), std::int64_t n, const Arguments&... a
   FULCRUM_CUDA_LAUNCHED();
 }
 
+// Calls fn.template operator()<kN>(rows, blocks) for f32 rows that start at x.
+template <class Fn>
+void over_rows(const float* x, std::int64_t rows, std::int64_t width, Fn&& fn) {
+  if (rows * width == 0) return;
+  const auto call = [&]<int kN>() {
+    const auto lanes = static_cast<int>(std::min<std::int64_t>(width / kN, kThreads));
+    fn.template operator()<kN>(Rows{rows, static_cast<int>(width), lanes},
+                               static_cast<unsigned>(ceil_div(rows, kThreads / lanes)));
+    FULCRUM_CUDA_LAUNCHED();
+  };
+  if (width % 4 == 0 && is_aligned(x, 4)) {
+    call.template operator()<4>();
+  } else {
+    call.template operator()<1>();
+  }
+}
+
 // [rows, width] of parts that lie in one row.
 Tensor forward(const Tensor& x, const Tensor& weight) {
   const std::int64_t rows = x.dim(0);
@@ -84,8 +136,11 @@ Tensor forward(const Tensor& x, const Tensor& weight) {
   const Tensor products = Tensor::empty({rows, kWeightParts * width}, DType::f32, x.device());
   multiply(x, false, parts, true, products, false);
   const Tensor y = Tensor::empty({rows, width}, DType::f32, x.device());
-  launch(sum_row_parts_kernel, y.numel(), device_data<float>(products), y.numel(),
-         static_cast<int>(width), device_data<float>(y));
+  const float* from = device_data<float>(products);
+  float* to = device_data<float>(y);
+  over_rows(from, rows, width, [&]<int kN>(const Rows& r, unsigned blocks) {
+    sum_row_parts_kernel<kN><<<blocks, kThreads, 0, compute_stream()>>>(from, r, to);
+  });
   return y;
 }
 
@@ -93,8 +148,11 @@ Tensor forward(const Tensor& x, const Tensor& weight) {
 Tensor split_gradient(const Tensor& g) {
   const Tensor parts =
       Tensor::empty({g.dim(0), kGradientParts * g.dim(1)}, DType::bf16, g.device());
-  launch(split_rows_kernel, g.numel(), device_data<float>(g), g.numel(), static_cast<int>(g.dim(1)),
-         device_data<__nv_bfloat16>(parts));
+  const float* from = device_data<float>(g);
+  auto* to = device_data<__nv_bfloat16>(parts);
+  over_rows(from, g.dim(0), g.dim(1), [&]<int kN>(const Rows& r, unsigned blocks) {
+    split_rows_kernel<kN><<<blocks, kThreads, 0, compute_stream()>>>(from, r, to);
+  });
   return parts;
 }
 
