@@ -55,10 +55,10 @@ __global__ void __launch_bounds__(kThreads)
   if (threadIdx.x == 0) sums[blockIdx.x] = sum;
 }
 
-// Makes counts the first place of each key.
+// Makes counts the first place of each key, and lists the keys of many positions.
 __global__ void __launch_bounds__(kThreads)
     places_kernel(std::int32_t* counts, const Packed* sums, std::int64_t* keys,
-                  std::int32_t* offsets, std::int64_t* count) {
+                  std::int32_t* offsets, std::int64_t* count, LongSegments long_ones) {
   Packed before = 0;  // of all earlier tiles
   for (unsigned tile = threadIdx.x; tile < blockIdx.x; tile += kThreads) before += sums[tile];
   before = block_sum<kThreads>(before);
@@ -77,6 +77,7 @@ __global__ void __launch_bounds__(kThreads)
     if (run[k] > 0) {
       keys[next >> 32] = first + k;
       offsets[next >> 32] = place;
+      if (run[k] > kFew) long_ones.append(static_cast<std::int32_t>(next >> 32));
     }
     next += packed(run[k]);
     run[k] = place;
@@ -132,6 +133,9 @@ CountedSegments count(const std::vector<Tensor>& parts, int n, std::int64_t boun
   const Tensor unordered = integers(n);
   auto* placed = device_data<std::int32_t>(unordered);
 
+  const Tensor list = integers(n / (kFew + 1) + 1);
+  const LongSegments long_ones{device_data<std::int32_t>(list), counts + tiles * kTile};
+
   for_parts<Key>(parts, [&](const Key* keys, int size, int first) {
     draw_kernel<<<blocks_for(size), kThreads, 0, compute_stream()>>>(keys, size, first, counts,
                                                                      draws);
@@ -141,22 +145,20 @@ CountedSegments count(const std::vector<Tensor>& parts, int n, std::int64_t boun
   FULCRUM_CUDA_LAUNCHED();
   places_kernel<<<static_cast<unsigned>(tiles), kThreads, 0, compute_stream()>>>(
       counts, tile_sums, device_data<std::int64_t>(segments.keys),
-      device_data<std::int32_t>(segments.offsets), device_data<std::int64_t>(segments.count));
+      device_data<std::int32_t>(segments.offsets), device_data<std::int64_t>(segments.count),
+      long_ones);
   FULCRUM_CUDA_LAUNCHED();
   for_parts<Key>(parts, [&](const Key* keys, int size, int first) {
     place_kernel<<<blocks_for(size), kThreads, 0, compute_stream()>>>(keys, size, first, counts,
                                                                       draws, placed);
   });
-  const Tensor list = integers(n / kFew + 1);
   const Unordered in{placed, device_data<std::int32_t>(segments.offsets),
                      device_data<std::int64_t>(segments.count), n};
   const Ordered out{draws, device_data<std::int32_t>(segments.numbers)};
-  const LongSegments long_ones{device_data<std::int32_t>(list), counts + tiles * kTile};
-  order_few_kernel<<<blocks_for(n), kThreads, 0, compute_stream()>>>(in, out, long_ones);
-  FULCRUM_CUDA_LAUNCHED();
-  const std::int64_t most = std::max<std::int64_t>(1, n / (kFew + 1));
-  const auto blocks = static_cast<unsigned>(std::min<std::int64_t>(most, 4 * multiprocessors()));
-  order_many_kernel<<<blocks, kThreads, 0, compute_stream()>>>(in, out, long_ones);
+  const auto blocks_for_long =
+      static_cast<int>(std::min<std::int64_t>(n / (kFew + 1), 2 * multiprocessors()));
+  order_kernel<<<static_cast<unsigned>(blocks_for_long) + blocks_for(n), kThreads, 0,
+                 compute_stream()>>>(in, out, long_ones, blocks_for_long);
   FULCRUM_CUDA_LAUNCHED();
   return {segments, zeros};
 }

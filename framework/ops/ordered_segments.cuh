@@ -59,22 +59,21 @@ struct Ordered {
   std::int32_t* numbers;    // [n], of segments, from 1
 };
 
+// Segments of more than kFew positions, in any order.
 struct LongSegments {
   std::int32_t* list;
   std::int32_t* size;  // 0 at first
+
+  __device__ void append(std::int32_t segment) const { list[atomicAdd(size, 1)] = segment; }
 };
 
 // A thread for each segment, if it is short.
-static __global__ void __launch_bounds__(kSegmentThreads)
-    order_few_kernel(Unordered in, Ordered out, LongSegments long_ones) {
-  const std::int64_t s = static_cast<std::int64_t>(blockIdx.x) * kSegmentThreads + threadIdx.x;
+__device__ inline void order_few(const Unordered& in, const Ordered& out, std::int64_t block) {
+  const std::int64_t s = block * kSegmentThreads + threadIdx.x;
   if (s >= *in.count) return;
   const int begin = in.offsets[s];
   const int length = in.end(s) - begin;
-  if (length > kFew) {
-    long_ones.list[atomicAdd(long_ones.size, 1)] = static_cast<std::int32_t>(s);
-    return;
-  }
+  if (length > kFew) return;
   std::int32_t x[kFew];
 #pragma unroll
   for (int k = 0; k < kFew; ++k) x[k] = k < length ? in.positions[begin + k] : 0x7fffffff;
@@ -98,9 +97,9 @@ static __global__ void __launch_bounds__(kSegmentThreads)
   }
 }
 
-// A block for each segment of the list.
-static __global__ void __launch_bounds__(kSegmentThreads)
-    order_many_kernel(Unordered in, Ordered out, LongSegments long_ones) {
+// A block for each segment of the list; `blocks` of them walk over it.
+__device__ inline void order_many(const Unordered& in, const Ordered& out,
+                                  const LongSegments& long_ones, int blocks) {
   // Either positions, or a set of them with a bit for each of a window; there a word in 32 stays
   // free, so that threads that walk over 32 words each do not meet in a bank.
   __shared__ std::uint32_t shared[kWords + kWords / 32];
@@ -108,7 +107,7 @@ static __global__ void __launch_bounds__(kSegmentThreads)
   constexpr int kOwn = kWords / kSegmentThreads;  // words of a thread
   static_assert(kOwn == 32);
   const auto thread = static_cast<int>(threadIdx.x);
-  for (int item = blockIdx.x; item < *long_ones.size; item += gridDim.x) {
+  for (int item = blockIdx.x; item < *long_ones.size; item += blocks) {
     const std::int32_t s = long_ones.list[item];
     const int begin = in.offsets[s];
     const int length = in.end(s) - begin;
@@ -155,6 +154,16 @@ static __global__ void __launch_bounds__(kSegmentThreads)
       next += scanned.total;
       __syncthreads();
     }
+  }
+}
+
+// The first blocks take long segments, since those take longest.
+static __global__ void __launch_bounds__(kSegmentThreads)
+    order_kernel(Unordered in, Ordered out, LongSegments long_ones, int blocks_for_long) {
+  if (static_cast<int>(blockIdx.x) < blocks_for_long) {
+    order_many(in, out, long_ones, blocks_for_long);
+  } else {
+    order_few(in, out, static_cast<std::int64_t>(blockIdx.x) - blocks_for_long);
   }
 }
 
