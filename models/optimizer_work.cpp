@@ -10,6 +10,7 @@ namespace {
 // Bytes of an element that cross memory, in f32.
 constexpr double kNormBytes = 4;     // gradient
 constexpr double kAdamWBytes = 28;   // gradient, weight and two moments; all but the first written
+constexpr double kMomentPasses = 4;  // two moments, each read and written
 constexpr double kMuonBytes = 20;    // gradient, weight and momentum; the same
 constexpr double kRoundedBytes = 2;  // of a bf16 value beside its master
 // Of a table's row: its id, and its count of steps, read and written.
@@ -54,15 +55,16 @@ std::vector<OperatorWork> optimizer_work(const ModelConfig& model, const StepSha
     if (t.kind == ParameterKind::table) continue;
     const double elements = share * static_cast<double>(t.numel());
     const bool matrix = t.kind == ParameterKind::matrix || t.kind == ParameterKind::expert;
-    const bool rounded =
-        shape.element == 2 && t.kind != ParameterKind::vector && t.kind != ParameterKind::router;
-    const double value = rounded ? kRoundedBytes : 0;
+    const bool in_products = t.kind != ParameterKind::vector && t.kind != ParameterKind::router;
+    const double value = shape.element == 2 && in_products ? kRoundedBytes : 0;
+    const double saved =
+        in_products ? kMomentPasses * static_cast<double>(4 - shape.moment) : 0;  // of AdamW's
     norm.bytes += kNormBytes * elements;
     if (matrix && shape.newton_schulz > 0) {
       muon.flops += share * newton_schulz_flops(t, model, shape.newton_schulz);
       muon.bytes += (kMuonBytes + value) * elements;
     } else {
-      adamw.bytes += (kAdamWBytes + value) * elements;
+      adamw.bytes += (kAdamWBytes + value - saved) * elements;
     }
   }
   if (model.dse) {

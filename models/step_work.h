@@ -35,6 +35,7 @@ struct StepShape {
   bool reads_in_place = false;     // a GPU holds the tables alone (models/memory.h)
   Recompute recompute = Recompute::none;
   std::int64_t optimizer_ranks = 1;  // that divide the optimizer's work
+  std::int64_t moment = 4;           // bytes of AdamW's moments, but those of vectors and routers
   std::int64_t newton_schulz = 0;    // Muon's iterations; 0: AdamW for matrices too
   double touched_rows = 0.0;         // different table rows that the rank uses in a step
 };

@@ -26,6 +26,7 @@ models::StepShape shape_of(const ExperimentConfig& config, const parallel::Mesh&
   if (divides_optimizer(config.parallel.zero, placement.device, mesh.shape())) {
     shape.optimizer_ranks = mesh.shape().data();
   }
+  shape.moment = size_of(train.optimizer.moments);
   if (train.optimizer.kind == OptimizerKind::muon) {
     shape.newton_schulz = train.optimizer.muon.iterations;
   }

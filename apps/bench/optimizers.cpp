@@ -43,15 +43,20 @@ BenchCase step_case(const std::string& name, const Shape& shape, std::shared_ptr
   return {name, text(shape), {}, step, work, {}};
 }
 
-std::vector<BenchCase> adamw_cases(Device device, DType dtype) {
+std::vector<BenchCase> adamw_cases(Device device, DType dtype, DType moments) {
   const Shape shape = device.is_cpu() ? Shape{8, 256, 384} : Shape{32, 2816, 2048};
   const auto held = std::make_shared<Held>(device, dtype, shape, std::vector<std::int64_t>{});
-  held->optimizer = std::make_unique<AdamW>(held->parameters, AdamWOptions{});
+  AdamWOptions options;
+  options.moments = moments;
+  held->optimizer = std::make_unique<AdamW>(held->parameters, options);
+  // Reads weight, gradient and two moments, writes all but the gradient.
+  const double bytes = 12.0 + 4.0 * static_cast<double>(size_of(moments)) + held->rounded_bytes();
+  const Work work{0.0, held->elements() * bytes};
+  if (moments == DType::bf16) return {step_case("adamw, bf16 moments", shape, held, work)};
   const auto norm = [held, device](const std::vector<Tensor>&) {
     return std::vector{gradient_square_sum(held->parameters, device)};
   };
-  // Reads weight, gradient and two moments, writes all but the gradient.
-  return {step_case("adamw", shape, held, {0.0, held->elements() * (28.0 + held->rounded_bytes())}),
+  return {step_case("adamw", shape, held, work),
           {"gradient norm", text(shape), {}, norm, {0.0, held->elements() * 4.0}, {}}};
 }
 
@@ -78,7 +83,8 @@ std::vector<BenchCase> muon_cases(Device device, DType dtype) {
 }  // namespace
 
 std::vector<BenchGroup> optimizer_groups(Device device, DType dtype) {
-  return {{"optimizer", [=] { return adamw_cases(device, dtype); }},
+  return {{"optimizer", [=] { return adamw_cases(device, dtype, DType::f32); }},
+          {"optimizer", [=] { return adamw_cases(device, dtype, DType::bf16); }},
           {"optimizer", [=] { return muon_cases(device, dtype); }}};
 }
 

@@ -34,7 +34,7 @@ struct ElementBytes {
   std::int64_t master = 0;      // of the copy beside those that the optimizer updates; 0: none
   std::int64_t vector = 4;      // of the other weights: vectors, routers, tables
   std::int64_t gradient = 4;    // of weights
-  std::int64_t moment = 4;      // of the optimizer
+  std::int64_t moment = 4;      // of the optimizer, unless optimizer.moments makes it smaller
   std::int64_t activation = 4;  // as operators keep it, and of its gradient
   std::int64_t operand = 4;     // as products keep it
   std::int64_t statistic = 4;   // of scores, norms and their sums

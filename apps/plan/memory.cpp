@@ -110,7 +110,8 @@ void add_table(const Stage& stage, std::int64_t rows, std::int64_t width, RankMe
 std::int64_t add_parameters(const Stage& stage, RankMemory& memory) {
   const ElementBytes& bytes = stage.bytes;
   const ParallelConfig& config = stage.experiment.parallel;
-  const bool muon = stage.experiment.train.optimizer.kind == OptimizerKind::muon;
+  const OptimizerConfig& optimizer = stage.experiment.train.optimizer;
+  const bool muon = optimizer.kind == OptimizerKind::muon;
   const bool zero = divides_optimizer(config.zero, bytes.device, stage.mesh);
   // Those of experts apart from others, those that ranks divide apart from those that all have.
   std::vector<Buckets> buckets(4, Buckets(config.bucket_mib, bytes.device));
@@ -138,7 +139,9 @@ std::int64_t add_parameters(const Stage& stage, RankMemory& memory) {
     const std::int64_t element = copied ? bytes.master : in_products ? bytes.matrix : bytes.vector;
     const std::int64_t master = bytes.pooled(updated * element);
     const bool one_moment = muon && (kind == ParameterKind::matrix || expert);
-    const std::int64_t moments = (one_moment ? 1 : 2) * bytes.pooled(updated * bytes.moment);
+    const bool small = !one_moment && in_products && optimizer.moments == DType::bf16;
+    const std::int64_t moment = small ? size_of(DType::bf16) : bytes.moment;
+    const std::int64_t moments = (one_moment ? 1 : 2) * bytes.pooled(updated * moment);
     memory.weights +=
         copied ? master + bytes.pooled(values * bytes.matrix) : bytes.pooled(values * element);
     memory.optimizer += moments;

@@ -58,6 +58,18 @@ void restore_parameter(checkpoint::CheckpointReader& reader, const Parameter& p)
   p.master.copy_from(rows.slice(p.master_rows.first, p.master_rows.first + p.master_rows.count));
 }
 
+// Moments of optimizers may have been saved in f32 and be bf16 now, or the other way round.
+void restore_entry(checkpoint::CheckpointReader& reader, const TensorEntry& entry) {
+  const DType now = entry.value.dtype();
+  const DType saved = reader.info(entry.name).dtype;
+  const bool widened = saved == DType::bf16 && now == DType::f32;
+  const bool rounded = saved == DType::f32 && now == DType::bf16;
+  if (!widened && !rounded) return reader.read_into(entry);
+  const Tensor rows = Tensor::empty(entry.value.shape(), saved);
+  reader.read_into({entry.name, rows, entry.global_shape, entry.first_row});
+  entry.value.copy_from(rows.to(now));
+}
+
 // Texts of all ranks, in rank order.
 std::vector<std::string> gather_texts(const parallel::Communicator& world,
                                       const std::string& text) {
@@ -140,7 +152,7 @@ void Checkpoints::restore(TrainingState& state, const RunIdentity& identity,
   reader.verify(world_.rank(), world_.size());
   world_.barrier();  // nobody goes on from a checkpoint that another rank found damaged
   for (const auto& parameter : state.store.parameters()) restore_parameter(reader, *parameter);
-  for (const TensorEntry& entry : entries_beside_parameters(state)) reader.read_into(entry);
+  for (const TensorEntry& entry : entries_beside_parameters(state)) restore_entry(reader, entry);
   for (const auto& optimizer : state.optimizers) {
     optimizer->set_steps(reader.integer("optimizer_steps"));
   }

@@ -26,6 +26,7 @@ void bind_optimizer(Section& s, OptimizerConfig& optimizer) {
   s.optional("beta2", optimizer.beta2, kDecay);
   s.optional("eps", optimizer.eps, above(0));
   s.optional("weight_decay", optimizer.weight_decay, at_least(0));
+  s.choice("moments", optimizer.moments, {{"f32", DType::f32}, {"bf16", DType::bf16}});
   s.optional("clip_norm", optimizer.clip_norm, at_least(0));
   s.section("muon", [&](Section& m) {
     m.optional("momentum", optimizer.muon.momentum, kDecay);

@@ -59,7 +59,8 @@ std::vector<std::unique_ptr<Optimizer>> make_optimizers(const OptimizerConfig& c
   std::vector<std::unique_ptr<Optimizer>> optimizers;
   for (auto& piece : cut(others, parts)) {
     optimizers.push_back(std::make_unique<AdamW>(
-        piece, AdamWOptions{config.beta1, config.beta2, config.eps, config.weight_decay}));
+        piece, AdamWOptions{config.beta1, config.beta2, config.eps, config.weight_decay,
+                            config.moments, store.seed()}));
   }
   if (!matrices.empty()) {
     optimizers.push_back(std::make_unique<Muon>(

@@ -5,7 +5,9 @@
 #include <cmath>
 #include <cstdint>
 
+#include "framework/core/dtype.h"
 #include "framework/core/host_device.h"
+#include "framework/optim/stochastic_rounding.h"
 
 namespace fulcrum {
 
@@ -46,6 +48,22 @@ void adam_elements(const AdamConstants<T>& c, const T* g, std::int64_t n, T* w, 
   } else {
 #pragma omp simd
     for (std::int64_t i = 0; i < n; ++i) adam_element(c, g[i], w[i], m[i], v[i]);
+  }
+}
+
+// With moments in bf16. The update comes from the new moments as they are before they are rounded.
+// draws: of elements, of which these are first..first+n.
+template <class T>
+void adam_elements(const AdamConstants<T>& c, const T* g, std::int64_t first, std::int64_t n, T* w,
+                   BFloat16* m, BFloat16* v, const RoundingDraws& draws) {
+#pragma omp simd
+  for (std::int64_t i = 0; i < n; ++i) {
+    T new_m = static_cast<float>(m[i]);
+    T new_v = static_cast<float>(v[i]);
+    adam_element(c, g == nullptr ? T{0} : g[i], w[i], new_m, new_v);
+    const std::uint32_t random = draws(first + i);
+    m[i].bits = round_stochastically(static_cast<float>(new_m), random & 0xffffu);
+    v[i].bits = round_stochastically(static_cast<float>(new_v), random >> 16);
   }
 }
 

@@ -15,8 +15,27 @@ constexpr std::int64_t kBlock = 16384;  // elements a thread takes at once
 AdamW::AdamW(std::vector<Parameter*> parameters, const AdamWOptions& options)
     : Optimizer(std::move(parameters)),
       options_(options),
-      first_(zero_state()),
-      second_(zero_state()) {}
+      first_(zero_moments()),
+      second_(zero_moments()) {}
+
+std::vector<Tensor> AdamW::zero_moments() const {
+  FULCRUM_REQUIRE(options_.moments == DType::f32 || options_.moments == DType::bf16,
+                  "adamw: moments must be f32 or bf16; got {}", options_.moments);
+  if (options_.moments == DType::f32) return zero_state();
+  std::vector<Tensor> tensors;
+  for (const Parameter* p : parameters()) {
+    const DType dtype = has_small_moments(p->kind) ? DType::bf16 : p->master.dtype();
+    tensors.push_back(Tensor::zeros(p->master.shape(), dtype, p->master.device()));
+  }
+  return tensors;
+}
+
+RoundingDraws AdamW::draws_of(const Parameter& p) const {
+  const std::int64_t rows = p.global_shape[0];
+  const std::int64_t row = rows == 0 ? 0 : p.global_shape.numel() / rows;
+  return rounding_draws(options_.seed, p.name, steps(),
+                        (p.shard.first + p.master_rows.first) * row);
+}
 
 std::vector<StateTensor> AdamW::state() const {
   std::vector<StateTensor> list;
@@ -37,7 +56,8 @@ void AdamW::update(double lr, double gradient_scale) {
       std::vector<cuda::AdamTensors> list;
       for (std::size_t k = 0; k < parameters().size(); ++k) {
         const Parameter& p = *parameters()[k];
-        list.push_back({p, gradient_of(p), first_[k], second_[k], 1.0 - lr * decay_of(p)});
+        list.push_back(
+            {p, gradient_of(p), first_[k], second_[k], draws_of(p), 1.0 - lr * decay_of(p)});
       }
       return cuda::adam(list, {options_.beta1, options_.beta2, options_.eps, lr, 0.0, correction1,
                                correction2, gradient_scale});
@@ -51,15 +71,22 @@ void AdamW::update(double lr, double gradient_scale) {
                                        decay_of(p), correction1, correction2, gradient_scale);
       const T* g = gradient.defined() ? gradient.data<T>() : nullptr;
       T* w = p.master.data<T>();
-      T* m = first_[k].data<T>();
-      T* v = second_[k].data<T>();
+      const bool small = first_[k].dtype() == DType::bf16;
+      const RoundingDraws draws = draws_of(p);
       const std::int64_t n = p.master.numel();
       const std::int64_t blocks = (n + kBlock - 1) / kBlock;
 #pragma omp parallel for schedule(static) if (blocks > 1)
       for (std::int64_t b = 0; b < blocks; ++b) {
         const std::int64_t i = b * kBlock;
-        adam_elements(constants, g == nullptr ? g : g + i, std::min(kBlock, n - i), w + i, m + i,
-                      v + i);
+        const std::int64_t count = std::min(kBlock, n - i);
+        const T* gradients = g == nullptr ? g : g + i;
+        if (small) {
+          adam_elements(constants, gradients, i, count, w + i, first_[k].data<BFloat16>() + i,
+                        second_[k].data<BFloat16>() + i, draws);
+        } else {
+          adam_elements(constants, gradients, count, w + i, first_[k].data<T>() + i,
+                        second_[k].data<T>() + i);
+        }
       }
     });
     p.round();

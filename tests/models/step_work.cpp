@@ -130,6 +130,8 @@ TEST_CASE("bf16 halves activations and adds rounded weights", "[unit][step_work]
   CHECK(bytes(work, Region::attention, "qkv input gradient") == in_out + 2 * 16 * 8);
   CHECK(bytes(work, Region::attention, "qkv weight gradient") == in_out + 4 * 16 * 8);
   CHECK(bytes(work, Region::optimizer, "adamw") == 30 * 1088 + 28 * 24);
+  shape.moment = 2;
+  CHECK(bytes(step_work(dense_model(), shape), Region::optimizer, "adamw") == 22 * 1088 + 28 * 24);
 }
 
 TEST_CASE("the work of experts and a memory is counted by hand", "[unit][step_work]") {

@@ -54,6 +54,12 @@ TEST_CASE("plan's memory agrees with what training takes", "[cli][plan]") {
   check_agreement(experiment, 2, "divided", dense + " --set parallel.zero=1");
   check_agreement(experiment, 1, "saving", saving);
   check_agreement(experiment, 1, "muon", dense + " --set train.optimizer.kind=muon");
+  const std::string small = " --set train.optimizer.moments=bf16";
+  check_agreement(experiment, 1, "small-moments", dense + small);
+  check_agreement(experiment, 2, "small-moments-divided",
+                  sparse + small + " --set parallel.zero=1");
+  check_agreement(experiment, 1, "muon-small-moments",
+                  dense + small + " --set train.optimizer.kind=muon");
   check_agreement(experiment, 1, "sparse", sparse);
   check_agreement(experiment, 2, "sparse-2", sparse);
   for (const std::string recompute : {"selective", "full"}) {
@@ -76,6 +82,8 @@ TEST_CASE("plan's memory agrees with what training on a GPU takes", "[gpu][plan]
   for (const std::string recompute : {"none", "selective", "full"}) {
     const std::string deep = " --set model.layers=8 --set train.recompute=" + recompute;
     check_agreement(experiment, 1, "dense-" + recompute, gpu + deep);
+    check_agreement(experiment, 1, "small-moments-" + recompute,
+                    gpu + deep + " --set train.optimizer.moments=bf16");
     check_agreement(experiment, 1, "sparse-" + recompute, sparse + deep);
   }
 }

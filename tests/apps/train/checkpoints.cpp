@@ -19,10 +19,13 @@ namespace {
 void check_moves(ParameterStore::Placement first, ParameterStore::Placement second) {
   const TemporaryFolder folder;
   const parallel::Mesh mesh;
-  for (const OptimizerKind kind : {OptimizerKind::adamw, OptimizerKind::muon}) {
-    const auto config = small_experiment(kind);
-    const auto path = [&](const std::string& name) {
-      return folder / (name + (kind == OptimizerKind::muon ? "-muon" : ""));
+  for (const auto& [kind, moments] : {std::pair{OptimizerKind::adamw, DType::f32},
+                                      {OptimizerKind::muon, DType::f32},
+                                      {OptimizerKind::adamw, DType::bf16}}) {
+    auto config = small_experiment(kind);
+    config.train.optimizer.moments = moments;
+    const auto path = [&, muon = kind == OptimizerKind::muon, dtype = moments](const char* name) {
+      return folder / (name + std::string(name_of(dtype)) + (muon ? "-muon" : ""));
     };
     TrainingState a(config, {}, mesh, first);
     train_randomly(a, 3);
@@ -61,6 +64,34 @@ TEST_CASE("a checkpoint moves between plain and rounded parameters", "[unit][che
   check_moves({DType::f32, {}}, {DType::bf16, {}});
 }
 
+TEST_CASE("a run goes on with moments of the other kind", "[unit][checkpoint]") {
+  const TemporaryFolder folder;
+  const parallel::Mesh mesh;
+  auto config = small_experiment(OptimizerKind::adamw);
+  const auto state_of = [&](DType moments) {
+    config.train.optimizer.moments = moments;
+    return std::make_unique<TrainingState>(config, models::HashedVocabulary{}, mesh,
+                                           ParameterStore::Placement{DType::f32, {}});
+  };
+  const auto a = state_of(DType::f32);
+  train_randomly(*a, 3);
+  save(*a, folder / "f32", mesh.world());
+  const auto b = state_of(DType::bf16);
+  restore(*b, folder / "f32", mesh.world());
+  save(*b, folder / "bf16", mesh.world());
+  const auto c = state_of(DType::f32);
+  restore(*c, folder / "bf16", mesh.world());
+  const auto x = a->optimizers.front()->state();
+  const auto y = b->optimizers.front()->state();
+  const auto z = c->optimizers.front()->state();
+  for (std::size_t i = 0; i < x.size(); ++i) {
+    INFO(x[i].name);
+    CHECK(same_bytes(y[i].value, x[i].value.to(y[i].value.dtype())));
+    CHECK(same_bytes(z[i].value, y[i].value.to(DType::f32)));
+  }
+  CHECK(b->optimizers.front()->steps() == 3);
+}
+
 TEST_CASE("a checkpoint moves between the CPU and CUDA", "[gpu][checkpoint]") {
   const Device device = cuda_device();
   check_moves({DType::f32, {}}, {DType::bf16, device});
@@ -71,15 +102,16 @@ TEST_CASE("ranks that divide the optimizer's work write what one rank writes",
           "[mpi][checkpoint]") {
   const parallel::Communicator& ranks = world();
   const parallel::Mesh mesh(ranks, 1, 1);
-  const auto config = small_experiment(OptimizerKind::adamw);
+  auto config = small_experiment(OptimizerKind::adamw);
   // All ranks write to the folder of rank 0.
   const TemporaryFolder own;
   const std::filesystem::path folder = ranks.broadcast(own.path().string(), 0);
 
-  for (const DType dtype : {DType::f32, DType::bf16}) {
-    const auto path = [&](const std::string& part) {
-      return folder / (part + std::string(name_of(dtype)));
-    };
+  for (const auto& [dtype, moments] :
+       {std::pair{DType::f32, DType::f32}, {DType::bf16, DType::f32}, {DType::bf16, DType::bf16}}) {
+    config.train.optimizer.moments = moments;
+    const std::string kind = fmt::format("-{}-{}", dtype, moments);
+    const auto path = [&](const char* part) { return folder / (part + kind); };
     TrainingState whole(config, {}, mesh, {dtype, {}});
     train_randomly(whole, 3);
     save(whole, path("whole"), ranks);

@@ -76,6 +76,9 @@ TEST_CASE("wrong experiments name file, key and rule", "[unit][config]") {
         "--set: train.optimizer.beta1: out of range; found 1; allowed: [0, 1)");
   CHECK(problem("model.attention.heads=3") ==
         "--set: model.attention.heads: must divide width 8 when head_dim is not given; found 3");
+  CHECK(problem("train.optimizer.moments=f16")
+            .find("--set: train.optimizer.moments: unknown choice; found f16; allowed: f32, "
+                  "bf16") == 0);
   CHECK(problem("device=gpu")
             .find("--set: device: unknown choice; found gpu; allowed: auto, cpu, cuda") == 0);
   const auto bare = folder.write("bare.yaml", kModel);

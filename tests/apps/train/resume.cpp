@@ -42,6 +42,7 @@ void check_resume(int ranks, const std::string& options) {
 }
 
 const std::string kMuon = " --set train.optimizer.kind=muon";
+const std::string kSmallMoments = " --set train.optimizer.moments=bf16";
 
 }  // namespace
 
@@ -53,11 +54,18 @@ TEST_CASE("a resumed run is the run that never stopped, bit for bit", "[cli][tra
   SECTION("experts and memory, Muon, 2 ranks") {
     check_resume(2, kStepDecay + kMuon + model_options("dse") + " --set train.micro_batch=2");
   }
+  SECTION("experts, moments in bf16, optimizer divided, 2 ranks") {
+    check_resume(2,
+                 kStepDecay + kSmallMoments + model_options("moe-bias") + " --set parallel.zero=1");
+  }
 }
 
 TEST_CASE("a run resumed on a GPU is the run that never stopped", "[gpu][train][slow]") {
   const std::string gpu = std::string(kStepDecay) + " --set device=cuda";
   SECTION("dense, AdamW") { check_resume(1, gpu + model_options("dense")); }
+  SECTION("experts, moments in bf16") {
+    check_resume(1, gpu + kSmallMoments + model_options("moe-bias"));
+  }
   SECTION("experts and memory, Muon") { check_resume(1, gpu + kMuon + model_options("dse")); }
   SECTION("experts and memory, optimizer divided, 2 ranks") {
     check_resume(2, gpu + model_options("dse"));
