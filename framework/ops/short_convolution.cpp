@@ -142,16 +142,23 @@ void check(const char* op, const Tensor& x, const Tensor& weight, std::int64_t d
 void backward_cuda(const Inputs& in, Backward& b, std::size_t weight_input,
                    std::size_t norm_input) {
   const GradSlot::Target dx = b.needs(0) ? b.target(0) : GradSlot::Target{};
-  const Tensor totals = cuda::convolution_backward(in, b.grad(0), dx.tensor, dx.add);
+  const Tensor parts = cuda::convolution_backward(in, b.grad(0), dx.tensor, dx.add);
   const auto target = [](GradSlot& slot, const Tensor& like) {
     return slot.target(like.shape(), like.dtype(), like.device());
   };
+  // One launch forms both where both are wanted.
+  const bool both = in.fused() && b.needs(weight_input) && b.needs(norm_input);
+  const Tensor d_norm = both ? Tensor::empty_like(in.norm_weight) : Tensor();
   b.weight_gradient(weight_input, [=](GradSlot& slot) {
-    cuda::convolution_weights(in, totals, target(slot, in.weight), {});
+    cuda::convolution_weights(in, parts, target(slot, in.weight), {d_norm, false});
   });
   if (!in.fused()) return;
   b.weight_gradient(norm_input, [=](GradSlot& slot) {
-    cuda::convolution_weights(in, totals, {}, target(slot, in.norm_weight));
+    if (both) {
+      slot.accumulate(d_norm);
+    } else {
+      cuda::convolution_weights(in, parts, {}, target(slot, in.norm_weight));
+    }
   });
 }
 
@@ -202,15 +209,16 @@ Tensor short_convolution(const Tensor& x, const Tensor& norm_weight, const Tenso
       !square_means.defined() || (square_means.numel() == n && square_means.dtype() == statistic),
       "short_convolution: square_means must be {} [{}]; got {} {}", statistic, n,
       square_means.dtype(), square_means.shape());
-  const Inputs in{x.detach(),
-                  norm_weight.detach(),
-                  weight.detach(),
-                  document_start,
-                  Tensor::empty({n}, statistic, x.device()),
-                  dilation};
-  dispatch(
-      "short_convolution", x, [&]<class T>() { find_scales<T>(x, square_means, eps, in.scales); },
-      [&] { cuda::row_scales(x, square_means, eps, in.scales); });
+  Inputs in{x.detach(), norm_weight.detach(), weight.detach(), document_start, {}, dilation};
+  if (x.device().is_cuda() && square_means.defined()) {
+    in.square_means = square_means.detach();
+    in.eps = eps;
+  } else {
+    in.scales = Tensor::empty({n}, statistic, x.device());
+    dispatch(
+        "short_convolution", x, [&]<class T>() { find_scales<T>(x, square_means, eps, in.scales); },
+        [&] { cuda::row_scales(x, eps, in.scales); });
+  }
   Tensor y = run("short_convolution", in);
   record("short_convolution", {x, norm_weight, weight}, 2, 1, in, y);
   return y;

@@ -39,12 +39,6 @@ __global__ void __launch_bounds__(kRowThreads)
   if (threadIdx.x == 0) scales[blockIdx.x] = rsqrtf(sum[0] / static_cast<float>(d) + eps);
 }
 
-__global__ void __launch_bounds__(kThreads)
-    inverse_root_kernel(const float* square_means, std::int64_t n, float eps, float* scales) {
-  const std::int64_t i = static_cast<std::int64_t>(blockIdx.x) * kThreads + threadIdx.x;
-  if (i < n) scales[i] = rsqrtf(square_means[i] + eps);
-}
-
 template <class T>
 void find_scales(const Tensor& x, float eps, float* scales) {
   const int d = static_cast<int>(x.dim(-1));
@@ -70,36 +64,37 @@ __global__ void __launch_bounds__(kThreads)
     walk_kernel(const __grid_constant__ Convolution<T> c, int columns, int most, T* y) {
   extern __shared__ __align__(8) unsigned char forward_shared[];
   Known* const known = reinterpret_cast<Known*>(forward_shared);  // of step −3 on
-  const Strip strip = Strip::of_block(c, most);
-  for (int i = threadIdx.x; i < strip.length + kBefore; i += blockDim.x) {
-    known[i] = Known::of(c, strip.first + (i - kBefore) * c.dilation);
-  }
-  __syncthreads();
+  const Strip strip = Strip::of(c, most, blockIdx.x);
   const int channel = (blockIdx.y * columns + threadIdx.x) * kQuad;
-  if (threadIdx.x >= columns || channel >= c.d) return;
+  const bool owns = threadIdx.x < columns && channel < c.d;
   const std::int64_t stride = static_cast<std::int64_t>(c.dilation) * c.d;
   const std::int64_t at = static_cast<std::int64_t>(strip.first) * c.d + channel;
   const T* x = c.x + at;
   T* out = y + at;
-  float tap[kUsualTaps][kQuad];
-#pragma unroll
-  for (int j = 0; j < kUsualTaps; ++j) {
-#pragma unroll
-    for (int k = 0; k < kQuad; ++k) tap[j][k] = c.tap(channel + k, j);
-  }
-  // Rows times their scale of the last three steps, in slot (step % 3).
-  float ring[kBefore][kQuad];
-  Quad<T> next[kBefore];
+  // Asks for rows and taps before it finds out what it must know of positions.
+  float tap[kUsualTaps][kQuad] = {};
+  Quad<T> before[kBefore], next[kBefore];
 #pragma unroll
   for (int u = 0; u < kBefore; ++u) {
     float zero[kQuad] = {};
-    Quad<T> row = Quad<T>::of(zero);
-    if (strip.first >= (kBefore - u) * c.dilation) {
-      row = Quad<T>::load(x - (kBefore - u) * stride);
+    before[u] = next[u] = Quad<T>::of(zero);
+    if (owns && u < strip.length) next[u] = Quad<T>::load(x + u * stride);
+    if (owns && strip.length > 0 && strip.first >= (kBefore - u) * c.dilation) {
+      before[u] = Quad<T>::load(x - (kBefore - u) * stride);
     }
+  }
+  if (owns) c.taps_of(channel, tap);
+  for (int i = threadIdx.x; i < strip.length + kBefore; i += blockDim.x) {
+    known[i] = Known::of(c, strip.first + (i - kBefore) * c.dilation);
+  }
+  __syncthreads();
+  if (!owns) return;
+  // Rows times their scale of the last three steps, in slot (step % 3).
+  float ring[kBefore][kQuad];
 #pragma unroll
-    for (int k = 0; k < kQuad; ++k) ring[u][k] = known[u].scale * row[k];
-    if (u < strip.length) next[u] = Quad<T>::load(x + u * stride);
+  for (int u = 0; u < kBefore; ++u) {
+#pragma unroll
+    for (int k = 0; k < kQuad; ++k) ring[u][k] = known[u].scale * before[u][k];
   }
   for (int base = 0; base < strip.length; base += kBefore) {
     x += kBefore * stride;
@@ -183,8 +178,8 @@ void walk(const Convolution<T>& c, T* y) {
   FULCRUM_CUDA_CHECK(cudaOccupancyMaxActiveBlocksPerMultiprocessor(
       &resident, walk_kernel<T>, tiling.threads(), (Strips::kMost + kBefore) * sizeof(Known)));
   const Strips strips = Strips::over(
-      c, static_cast<std::int64_t>(std::max(resident, 1)) * multiprocessors() / tiling.tiles);
-  const dim3 grid(static_cast<unsigned>(strips.blocks), static_cast<unsigned>(tiling.tiles));
+      c, static_cast<std::int64_t>(std::max(resident, 1)) * multiprocessors() / tiling.tiles, 1);
+  const dim3 grid(static_cast<unsigned>(strips.count), static_cast<unsigned>(tiling.tiles));
   walk_kernel<T>
       <<<grid, tiling.threads(), (strips.most + kBefore) * sizeof(Known), compute_stream()>>>(
           c, tiling.columns, strips.most, y);
@@ -199,40 +194,13 @@ void forward_any(const Convolution<T>& c, T* y) {
   FULCRUM_CUDA_LAUNCHED();
 }
 
-// totals [taps, d]; a thread takes a channel.
-__global__ void __launch_bounds__(kThreads)
-    weights_kernel(const float* totals, int d, int taps, const float* weight, const float* norm,
-                   float* d_weight, bool add_weight, float* d_norm, bool add_norm) {
-  const int channel = blockIdx.x * kThreads + threadIdx.x;
-  if (channel >= d) return;
-  float norm_sum = 0.0f;
-  for (int j = 0; j < taps; ++j) {
-    const float total = totals[static_cast<std::int64_t>(j) * d + channel];
-    const std::int64_t at = static_cast<std::int64_t>(channel) * taps + j;
-    if (d_weight != nullptr) {
-      const float g = norm == nullptr ? total : norm[channel] * total;
-      d_weight[at] = add_weight ? d_weight[at] + g : g;
-    }
-    norm_sum += weight[at] * total;
-  }
-  if (d_norm != nullptr) d_norm[channel] = add_norm ? d_norm[channel] + norm_sum : norm_sum;
-}
-
 }  // namespace
 
-void row_scales(const Tensor& x, const Tensor& square_means, double eps, const Tensor& scales) {
-  const std::int64_t n = scales.numel();
-  if (n == 0) return;
-  const auto e = static_cast<float>(eps);
-  if (square_means.defined()) {
-    inverse_root_kernel<<<static_cast<unsigned>(ceil_div(n, kThreads)), kThreads, 0,
-                          compute_stream()>>>(device_data<float>(square_means), n, e,
-                                              device_data<float>(scales));
-    FULCRUM_CUDA_LAUNCHED();
-    return;
-  }
-  dispatch_cuda("short_convolution", x.dtype(),
-                [&]<class T>() { find_scales<T>(x, e, device_data<float>(scales)); });
+void row_scales(const Tensor& x, double eps, const Tensor& scales) {
+  if (scales.numel() == 0) return;
+  dispatch_cuda("short_convolution", x.dtype(), [&]<class T>() {
+    find_scales<T>(x, static_cast<float>(eps), device_data<float>(scales));
+  });
 }
 
 void convolution(const ConvolutionInputs& in, const Tensor& y) {
@@ -241,20 +209,9 @@ void convolution(const ConvolutionInputs& in, const Tensor& y) {
     const Convolution<T> c = convolution_of<T>(in);
     T* out = device_data<T>(y);
     if (!in_quads<T>(c.d, {c.x, out})) return forward_any<T, 1>(c, out);
-    if (c.norm == nullptr || c.taps != kUsualTaps) return forward_any<T, kQuad>(c, out);
+    if (!c.usual()) return forward_any<T, kQuad>(c, out);
     walk(c, out);
   });
-}
-
-void convolution_weights(const ConvolutionInputs& in, const Tensor& totals,
-                         const GradSlot::Target& d_weight, const GradSlot::Target& d_norm) {
-  const int d = static_cast<int>(in.weight.dim(0));
-  weights_kernel<<<static_cast<unsigned>(ceil_div(d, kThreads)), kThreads, 0, compute_stream()>>>(
-      device_data<float>(totals), d, static_cast<int>(in.weight.dim(1)),
-      device_data<float>(in.weight), device_data<float>(in.norm_weight),
-      device_data<float>(d_weight.tensor), d_weight.add, device_data<float>(d_norm.tensor),
-      d_norm.add);
-  FULCRUM_CUDA_LAUNCHED();
 }
 
 }  // namespace fulcrum::ops::cuda

@@ -20,9 +20,11 @@ struct Convolution {
   std::uint32_t seq;
   int d, taps, dilation;
   const T* x;
-  const float* weight;        // [d, taps]
-  const float* norm;          // [d]; null: the plain convolution
-  const float* scale;         // [positions]; null without the norm
+  const float* weight;       // [d, taps]
+  const float* norm;         // [d]; null: the plain convolution
+  const float* scale;        // [positions]; null without the norm or where the next is given
+  const float* square_mean;  // [positions], of which and eps the scale is made; may be null
+  float eps;
   const std::int32_t* start;  // null: no documents
 
   // How far tap j looks back.
@@ -34,12 +36,31 @@ struct Convolution {
            (start == nullptr ? 0 : start[p]);
   }
   __device__ float scale_at(std::int32_t p) const {
-    return scale == nullptr || p < 0 || p >= positions ? 1.0f : scale[p];
+    if (p < 0 || p >= positions) return 1.0f;
+    if (square_mean != nullptr) return rsqrtf(square_mean[p] + eps);
+    return scale == nullptr ? 1.0f : scale[p];
   }
   // A tap's weight times the norm's.
   __device__ float tap(int channel, int j) const {
     const float w = weight[static_cast<std::int64_t>(channel) * taps + j];
     return norm == nullptr ? w : norm[channel] * w;
+  }
+  // Whether there are kernels for four taps, whose weights can be read 16 bytes at a time.
+  bool usual() const {
+    return norm != nullptr && taps == kUsualTaps && is_aligned(weight, kQuad) &&
+           is_aligned(norm, kQuad);
+  }
+  // The same of four taps of a quad of channels. One at a time these reads would touch so many
+  // lines of the cache that short strips wait for them longer than for their rows.
+  __device__ void taps_of(int channel, float (&tap)[kUsualTaps][kQuad]) const {
+    const auto norms = Quad<float>::load(norm + channel);
+#pragma unroll
+    for (int k = 0; k < kQuad; ++k) {
+      const auto weights =
+          Quad<float>::load(weight + static_cast<std::int64_t>(channel + k) * kUsualTaps);
+#pragma unroll
+      for (int j = 0; j < kUsualTaps; ++j) tap[j][k] = norms[k] * weights[j];
+    }
   }
 };
 
@@ -52,39 +73,42 @@ Convolution<T> convolution_of(const ConvolutionInputs& in) {
           static_cast<int>(in.x.dim(2)),        static_cast<int>(in.weight.dim(1)),
           static_cast<int>(in.dilation),        device_data<T>(in.x),
           device_data<float>(in.weight),        device_data<float>(in.norm_weight),
-          device_data<float>(in.scales),        device_data<std::int32_t>(in.start)};
+          device_data<float>(in.scales),        device_data<float>(in.square_means),
+          static_cast<float>(in.eps),           device_data<std::int32_t>(in.start)};
 }
 
-// Steps of a class that a block takes: step i is position first + i · dilation. Block b of all
-// strips takes class b % dilation.
+// Neighbouring steps of a class: step i is position first + i · dilation. Strip b of all is of
+// class b % dilation.
 struct Strip {
   std::int32_t first;
   int length;     // positions of the strip
   int available;  // steps from the first to the last position of the class
 
   template <class T>
-  __device__ static Strip of_block(const Convolution<T>& c, int most) {
-    const int residue = blockIdx.x % c.dilation;
-    const int begin = blockIdx.x / c.dilation * most;  // in steps of the class
+  __device__ static Strip of(const Convolution<T>& c, int most, int index) {
+    const int residue = index % c.dilation;
+    const int begin = index / c.dilation * most;  // in steps of the class
     const int steps = (c.positions - residue + c.dilation - 1) / c.dilation - begin;
     return {residue + begin * c.dilation, steps < most ? steps : most, steps};
   }
 };
 
-// How positions are divided into strips: all blocks run at once, or in rounds that are full.
+// How positions are divided into strips: all run at once, or in rounds that are full. All but the
+// last of a class have `most` positions.
 struct Strips {
-  static constexpr int kLeast = 16;  // positions of one
-  static constexpr int kMost = 128;
+  static constexpr int kLeast = 5 * kBefore;  // positions of one; multiples suit the backward walk
+  static constexpr int kMost = 42 * kBefore;
 
   int most;
-  int blocks;  // of all classes
+  int count;  // of all classes
 
   template <class T>
-  static Strips over(const Convolution<T>& c, std::int64_t blocks_at_once) {
+  static Strips over(const Convolution<T>& c, std::int64_t at_once, int multiple_of) {
     const std::int64_t of_class = ceil_div(c.positions, c.dilation);
-    const std::int64_t round = std::max<std::int64_t>(1, blocks_at_once / c.dilation);
+    const std::int64_t round = std::max<std::int64_t>(1, at_once / c.dilation);
     const std::int64_t rounds = ceil_div(of_class, kMost * round);
-    const int most = std::max(kLeast, static_cast<int>(ceil_div(of_class, rounds * round)));
+    const std::int64_t each = ceil_div(of_class, rounds * round);
+    const int most = std::max(kLeast, static_cast<int>(ceil_div(each, multiple_of)) * multiple_of);
     return {most, static_cast<int>(ceil_div(of_class, most)) * c.dilation};
   }
 };
@@ -128,8 +152,25 @@ __device__ inline float silu_slope(float z) {
   return s + s * (z - z * s);
 }
 
-// Backward in one pass, or undefined where the taps or the width ask for the general form. Rows are
-// in quads.
+// Twice that at z = 2h: (1 + t)·(1 + h·(1 − t)) with t = tanh(h). Kernels that are bound by the
+// instructions they issue take halves of taps. For bf16 t is right to 2⁻¹¹, one instruction.
+template <class T>
+__device__ inline float twice_silu_slope(float h) {
+  float more;  // 1 + t
+#ifdef __CUDA_ARCH__
+  if constexpr (sizeof(T) == 2) {
+    float t;
+    asm("tanh.approx.f32 %0, %1;" : "=f"(t) : "f"(h));
+    more = 1.0f + t;
+    return more + more * (h - h * t);
+  }
+#endif
+  more = 2.0f * sigmoid(2.0f * h);
+  return more + more * (2.0f * h - h * more);
+}
+
+// Backward in one pass, or undefined where the taps or the width ask for the general form: the
+// gradients of the taps in parts [parts, taps, d]. Rows are in quads.
 template <class T>
 Tensor convolution_walk(const Convolution<T>& c, const T* gradient, T* dx, bool add, Device device);
 

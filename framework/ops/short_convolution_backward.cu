@@ -1,7 +1,6 @@
 #include <algorithm>
 
 #include "framework/ops/short_convolution.cuh"
-#include "framework/ops/sum_rows_cuda.h"
 
 namespace fulcrum::ops::cuda {
 namespace {
@@ -158,15 +157,12 @@ Tensor backward(const ConvolutionInputs& in, const Tensor& gradient, T* dx, bool
 
 Tensor convolution_backward(const ConvolutionInputs& in, const Tensor& gradient, const Tensor& dx,
                             bool add) {
-  const std::int64_t taps = in.weight.dim(1);
-  const std::int64_t d = in.weight.dim(0);
-  if (gradient.numel() == 0) return Tensor::zeros({taps, d}, DType::f32, gradient.device());
+  if (gradient.numel() == 0)
+    return Tensor::zeros({1, in.weight.dim(1), in.weight.dim(0)}, DType::f32, gradient.device());
   Tensor partial;
   dispatch_cuda("convolution", gradient.dtype(),
                 [&]<class T>() { partial = backward<T>(in, gradient, device_data<T>(dx), add); });
-  const Tensor totals = Tensor::empty({taps, d}, DType::f32, gradient.device());
-  sum_rows(partial.reshape({-1, taps * d}), totals.reshape({taps * d}), false);
-  return totals;
+  return partial;
 }
 
 }  // namespace fulcrum::ops::cuda

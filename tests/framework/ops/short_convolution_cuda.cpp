@@ -45,7 +45,9 @@ TEST_CASE("the short convolution on CUDA equals that on the CPU", "[gpu][ops]") 
                           Case{3, 150, 384, 4, 3, true},    //
                           Case{1, 1500, 64, 4, 3, true},    // several strips
                           Case{2, 19, 516, 4, 2, true},     // a ring in bf16
+                          Case{1, 1500, 1028, 4, 1, true},  // more warps than are summed at once
                           Case{1, 40, 2560, 4, 3, false},   // the widest of one pass
+                          Case{2, 71, 2560, 4, 3, true},    // in several strips
                           Case{1, 33, 2600, 4, 3, true},    // wider
                           Case{2, 70, 67, 4, 3, true},      // of odd size
                           Case{2, 70, 68, 3, 5, true},      // other taps
@@ -78,19 +80,45 @@ TEST_CASE("the short convolution on CUDA equals that on the CPU", "[gpu][ops]") 
 
 TEST_CASE("the short convolution takes square means that are known", "[gpu][ops]") {
   // Not those of x, so that it shows whether they are used; no gradient flows through them.
-  const auto errors = cuda_errors(
-      [](const auto& x) {
-        return std::vector{short_convolution(x[0], x[1], x[2], 3, 1e-6, {}, x[3])};
-      },
-      {random({2, 9, 36}, 1), vector(random({36}, 2)), vector(random({36, 4}, 3)),
-       vector(Tensor::full({18}, 0.7, DType::f64))},
-      DType::f32);
-  CHECK(errors.outputs < 1e-5);
+  for (const std::int64_t width : {36, 37}) {
+    const auto errors = cuda_errors(
+        [](const auto& x) {
+          const Tensor means = Tensor::full({18}, 0.7, x[1].dtype(), x[0].device());
+          return std::vector{short_convolution(x[0], x[1], x[2], 3, 1e-6, {}, means)};
+        },
+        {random({2, 9, width}, 1), vector(random({width}, 2)), vector(random({width, 4}, 3))},
+        DType::f32);
+    CHECK(errors.outputs < 1e-5);
+    CHECK(errors.gradients < 1e-5);
+  }
+}
+
+TEST_CASE("gradients of short convolutions add up on CUDA", "[gpu][ops]") {
+  for (const DType dtype : {DType::f32, DType::bf16}) {
+    const auto twice = cuda_errors(
+        [](const auto& x) {
+          return std::vector{short_convolution(x[0], x[1], x[2], 3, 1e-6),
+                             short_convolution(x[0], x[1], x[2], 2, 1e-6)};
+        },
+        {random({2, 90, 384}, 1), vector(random({384}, 2)), vector(random({384, 4}, 3))}, dtype);
+    CHECK(twice.outputs < cuda_tolerance(dtype));
+    CHECK(twice.gradients < cuda_tolerance(dtype));
+    // each of the inputs for itself
+    for (const std::size_t wanted : {0, 1, 2}) {
+      const auto one = cuda_errors(
+          [wanted](const auto& x) {
+            const auto only = [&](std::size_t i) { return i == wanted ? x[i] : x[i].detach(); };
+            return std::vector{short_convolution(only(0), only(1), only(2), 3, 1e-6)};
+          },
+          {random({2, 90, 384}, 1), vector(random({384}, 2)), vector(random({384, 4}, 3))}, dtype);
+      CHECK(one.gradients < cuda_tolerance(dtype));
+    }
+  }
 }
 
 TEST_CASE("the short convolution gives the same bits in every run", "[gpu][ops]") {
   const Device device = cuda_device();
-  for (const std::int64_t width : {384, 385}) {
+  for (const std::int64_t width : {384, 385, 1152}) {
     const auto run = [&] {
       const Tensor x = make_leaf(random({2, 700, width}, 1).to(DType::f32).to(device));
       const Tensor norm = make_leaf(random({width}, 2).to(DType::f32).to(device));
