@@ -23,7 +23,7 @@ __device__ __forceinline__ void barrier_init(std::uint32_t barrier, int arrivals
   asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(barrier), "r"(arrivals) : "memory");
 }
 
-// Makes initialised barriers visible to the copy engine.
+// Makes initialised barriers visible to the copy engine and to other blocks of the cluster.
 __device__ __forceinline__ void barrier_init_fence() {
   asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
 }
@@ -78,41 +78,6 @@ __device__ __forceinline__ void copy_box(std::uint32_t target, const CUtensorMap
       " [%0], [%1, {%3, %4, %5}], [%2];" ::"r"(target),
       "l"(map), "r"(barrier), "r"(x), "r"(y), "r"(z)
       : "memory");
-}
-
-// Copies a box from shared memory to (x, y, z), what lies outside of the tensor left out. Belongs
-// to the thread's next group of stores. kStream: nobody reads it soon, it need not stay in the
-// cache.
-template <bool kStream>
-__device__ __forceinline__ void store_box(const CUtensorMap* map, std::uint32_t source, int x,
-                                          int y, int z) {
-  if constexpr (kStream) {
-    std::uint64_t policy;
-    asm volatile("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy));
-    asm volatile(
-        "cp.async.bulk.tensor.3d.global.shared::cta.bulk_group.L2::cache_hint"
-        " [%0, {%2, %3, %4}], [%1], %5;" ::"l"(map),
-        "r"(source), "r"(x), "r"(y), "r"(z), "l"(policy)
-        : "memory");
-  } else {
-    asm volatile(
-        "cp.async.bulk.tensor.3d.global.shared::cta.bulk_group [%0, {%2, %3, %4}], [%1];" ::"l"(
-            map),
-        "r"(source), "r"(x), "r"(y), "r"(z)
-        : "memory");
-  }
-}
-__device__ __forceinline__ void stores_commit() {
-  asm volatile("cp.async.bulk.commit_group;" ::: "memory");
-}
-// Waits until at most kPending of the groups that this thread committed still read shared memory.
-template <int kPending>
-__device__ __forceinline__ void stores_have_read() {
-  asm volatile("cp.async.bulk.wait_group.read %0;" ::"n"(kPending) : "memory");
-}
-// Waits until all of them have written.
-__device__ __forceinline__ void stores_end() {
-  asm volatile("cp.async.bulk.wait_group 0;" ::: "memory");
 }
 
 // Orders this thread's ordinary stores to shared memory before reads of the tensor cores and the

@@ -22,23 +22,18 @@ Encode encoder() {
 
 }  // namespace
 
-CUtensorMap tensor_map(const void* data, DType dtype, std::int64_t width, std::int64_t height,
-                       std::int64_t depth, int box_rows) {
-  FULCRUM_CHECK(dtype == DType::bf16 || dtype == DType::f32, "no tensor map of {}", dtype);
-  const auto element = static_cast<cuuint64_t>(dtype == DType::bf16 ? 2 : 4);
+CUtensorMap tensor_map(const void* data, std::int64_t width, std::int64_t height,
+                       std::int64_t depth) {
   CUtensorMap map;
   const cuuint64_t sizes[3] = {static_cast<cuuint64_t>(width), static_cast<cuuint64_t>(height),
                                static_cast<cuuint64_t>(depth)};
-  const cuuint64_t strides[2] = {sizes[0] * element, sizes[0] * sizes[1] * element};
-  const cuuint32_t box[3] = {static_cast<cuuint32_t>(128 / element),
-                             static_cast<cuuint32_t>(box_rows), 1};
+  const cuuint64_t strides[2] = {sizes[0] * 2, sizes[0] * sizes[1] * 2};
+  const cuuint32_t box[3] = {64, 64, 1};
   const cuuint32_t steps[3] = {1, 1, 1};
-  const CUresult result = encoder()(
-      &map,
-      dtype == DType::bf16 ? CU_TENSOR_MAP_DATA_TYPE_BFLOAT16 : CU_TENSOR_MAP_DATA_TYPE_FLOAT32, 3,
-      const_cast<void*>(data), sizes, strides, box, steps, CU_TENSOR_MAP_INTERLEAVE_NONE,
-      CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
-      CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+  const CUresult result =
+      encoder()(&map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 3, const_cast<void*>(data), sizes, strides,
+                box, steps, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
+                CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
   FULCRUM_CHECK(result == CUDA_SUCCESS, "cuTensorMapEncodeTiled of [{}, {}, {}]: error {}", depth,
                 height, width, static_cast<int>(result));
   return map;

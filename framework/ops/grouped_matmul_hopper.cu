@@ -5,27 +5,25 @@ namespace fulcrum::ops::cuda {
 namespace {
 
 template <Form kForm, class Out, int kTileColumns, Teams kTeams>
-void launch(const GroupedProduct& p, const CUtensorMap& a, const CUtensorMap& b,
-            const CUtensorMap& out) {
+void launch(const GroupedProduct& p, const CUtensorMap& a, const CUtensorMap& b) {
   using L = GroupedLayout<kForm, Out, kTileColumns, kTeams>;
   static const cudaError_t ready = cudaFuncSetAttribute(
       grouped_kernel<L>, cudaFuncAttributeMaxDynamicSharedMemorySize, L::kSharedBytes);
   FULCRUM_CUDA_CHECK(ready);
-  grouped_kernel<L>
-      <<<multiprocessors(), L::kThreads, L::kSharedBytes, compute_stream()>>>(p, a, b, out);
+  grouped_kernel<L><<<multiprocessors(), L::kThreads, L::kSharedBytes, compute_stream()>>>(p, a, b);
   FULCRUM_CUDA_LAUNCHED();
 }
 
 template <Form kForm, class Out>
 void launch(const GroupedProduct& p, const CUtensorMap& a, const CUtensorMap& b,
-            const CUtensorMap& out, GroupedTiles tiles) {
+            GroupedTiles tiles) {
   switch (tiles) {
     case GroupedTiles::shared_256:
-      return launch<kForm, Out, 256, Teams::shared>(p, a, b, out);
+      return launch<kForm, Out, 256, Teams::shared>(p, a, b);
     case GroupedTiles::own_128:
-      return launch<kForm, Out, 128, Teams::own>(p, a, b, out);
+      return launch<kForm, Out, 128, Teams::own>(p, a, b);
     default:
-      return launch<kForm, Out, 192, Teams::own>(p, a, b, out);
+      return launch<kForm, Out, 192, Teams::own>(p, a, b);
   }
 }
 
@@ -50,22 +48,18 @@ void grouped_product_hopper(Form form, const GroupedProduct& p, const Tensor& a,
                             DType out, GroupedTiles tiles) {
   const auto map = [](const Tensor& x) {
     const bool matrix = x.rank() == 2;
-    return tensor_map(x.raw(), DType::bf16, x.dim(-1), x.dim(matrix ? 0 : 1),
-                      matrix ? 1 : x.dim(0));
+    return tensor_map(x.raw(), x.dim(-1), x.dim(matrix ? 0 : 1), matrix ? 1 : x.dim(0));
   };
   const CUtensorMap map_a = map(a);
   const CUtensorMap map_b = map(b);
-  const bool rows = form != Form::weight;
-  const CUtensorMap map_out = tensor_map(p.out, out, p.columns, rows ? p.rows : p.out_rows,
-                                         rows ? 1 : p.groups, /*box_rows=*/16);
   switch (form) {
     case Form::forward:
-      return launch<Form::forward, __nv_bfloat16>(p, map_a, map_b, map_out, tiles);
+      return launch<Form::forward, __nv_bfloat16>(p, map_a, map_b, tiles);
     case Form::input:
-      return launch<Form::input, __nv_bfloat16>(p, map_a, map_b, map_out, tiles);
+      return launch<Form::input, __nv_bfloat16>(p, map_a, map_b, tiles);
     case Form::weight:
-      if (out == DType::f32) return launch<Form::weight, float>(p, map_a, map_b, map_out, tiles);
-      return launch<Form::weight, __nv_bfloat16>(p, map_a, map_b, map_out, tiles);
+      if (out == DType::f32) return launch<Form::weight, float>(p, map_a, map_b, tiles);
+      return launch<Form::weight, __nv_bfloat16>(p, map_a, map_b, tiles);
   }
 }
 

@@ -125,8 +125,8 @@ struct GroupedKernel : L {
   }
 
   template <int kColumns, int kUsedParts>
-  __device__ static void tile_of(const GroupedTile& tile, const GroupedProduct& p,
-                                 const CUtensorMap* out, int first_part, Ring& ring) {
+  __device__ static void tile_of(const GroupedTile& tile, const GroupedProduct& p, int first_part,
+                                 Ring& ring) {
     float sums[kUsedParts][kColumns / 2];
     multiply<kColumns, kUsedParts>(sums, first_part, tile, ring);
     const int thread = late_thread();
@@ -144,27 +144,24 @@ struct GroupedKernel : L {
       if (row >= tile.row_end) continue;
       if (p.add) {
         Store::template rows<kColumns, true>(sums[i], row, tile, p, thread % 32, buffer);
-      } else if (kShared && (kForm == Form::weight || row + 16 <= tile.row_end)) {
-        Store::template copy<kColumns>(sums[i], row, tile, p, out, thread % 32, buffer);
       } else {
-        if (kShared && thread % 32 == 0) hopper::stores_have_read<0>();
         Store::template rows<kColumns, false>(sums[i], row, tile, p, thread % 32, buffer);
       }
     }
   }
 
   template <int kColumns>
-  __device__ static void tile_of(const GroupedTile& tile, const GroupedProduct& p,
-                                 const CUtensorMap* out, int first_part, Ring& ring) {
+  __device__ static void tile_of(const GroupedTile& tile, const GroupedProduct& p, int first_part,
+                                 Ring& ring) {
     if constexpr (kParts == 2) {
       if (tile.row_end - tile.row > 64) {
-        return tile_of<kColumns, 2>(tile, p, out, first_part, ring);
+        return tile_of<kColumns, 2>(tile, p, first_part, ring);
       }
     }
-    tile_of<kColumns, 1>(tile, p, out, first_part, ring);
+    tile_of<kColumns, 1>(tile, p, first_part, ring);
   }
 
-  __device__ static void compute(const GroupedProduct& p, const CUtensorMap* out, Ring ring) {
+  __device__ static void compute(const GroupedProduct& p, Ring ring) {
     const std::uint32_t group = threadIdx.x / 128;
     const int first_part = kShared ? group : 0;
     Mail mail{ring.base, kShared ? 0u : group};
@@ -187,14 +184,13 @@ struct GroupedKernel : L {
       } else if (row >= tile.row_end) {
         skip(tile, ring);
       } else if (columns <= 64 && !kShared) {
-        tile_of<64>(tile, p, out, first_part, ring);
+        tile_of<64>(tile, p, first_part, ring);
       } else if (columns <= 128 || kTileColumns == 128) {
-        tile_of<128>(tile, p, out, first_part, ring);
+        tile_of<128>(tile, p, first_part, ring);
       } else {
-        tile_of<kTileColumns>(tile, p, out, first_part, ring);
+        tile_of<kTileColumns>(tile, p, first_part, ring);
       }
     }
-    if (kShared && threadIdx.x % 32 == 0) hopper::stores_end();
   }
 
   // Rows behind the last group, by the 96 threads of each block that have nothing else to do.
@@ -209,7 +205,7 @@ struct GroupedKernel : L {
   }
 
   __device__ static void run(const GroupedProduct& p, const CUtensorMap* map_a,
-                             const CUtensorMap* map_b, const CUtensorMap* map_out) {
+                             const CUtensorMap* map_b) {
     extern __shared__ __align__(1024) unsigned char memory[];
     const Ring ring{hopper::shared_address(memory)};
     if (threadIdx.x == 0) {
@@ -229,7 +225,7 @@ struct GroupedKernel : L {
       }
     } else {
       hopper::take_registers<L::kSumRegisters>();
-      compute(p, map_out, ring);
+      compute(p, ring);
     }
   }
 };
@@ -238,10 +234,9 @@ template <class L>
 __global__ __launch_bounds__(384,
                              1) void grouped_kernel(const __grid_constant__ GroupedProduct p,
                                                     const __grid_constant__ CUtensorMap map_a,
-                                                    const __grid_constant__ CUtensorMap map_b,
-                                                    const __grid_constant__ CUtensorMap map_out) {
+                                                    const __grid_constant__ CUtensorMap map_b) {
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
-  GroupedKernel<L>::run(p, &map_a, &map_b, &map_out);
+  GroupedKernel<L>::run(p, &map_a, &map_b);
 #else
   __trap();  // chosen for devices of sm_90a code only
 #endif

@@ -21,8 +21,6 @@ namespace fulcrum::ops::cuda {
 // second one.
 enum class Teams { shared, own };
 
-inline constexpr int kPieceBytes = 2048;  // 16 rows of 128 bytes
-
 template <Form kForm_, class Out_, int kTileColumns_, Teams kTeams_>
 struct GroupedLayout {
   static constexpr Form kForm = kForm_;
@@ -40,10 +38,7 @@ struct GroupedLayout {
   static constexpr int kBytesA = kTileRows / 64 * hopper::kTileBytes;
   static constexpr int kBytesB = kTileColumns / 64 * hopper::kTileBytes;
   static constexpr int kStageBytes = kBytesA + kBytesB;
-  // Of a warp's results on their way to memory: where nobody multiplies meanwhile, the copy engine
-  // takes one piece while the warp forms the next.
-  static constexpr int kPieces = kShared ? 2 : 1;
-  static constexpr int kWarpBytes = kPieces * kPieceBytes;
+  static constexpr int kWarpBytes = 2048;  // of results on their way to memory
   static constexpr int kStoreBytes = 8 * kWarpBytes;
   static constexpr int kSlots = 4;
   static constexpr int kStages = (227 * 1024 - kStoreBytes - 512) / kStageBytes;

@@ -1,11 +1,10 @@
 #pragma once
 // How a grouped product's results on Hopper go from the registers of a warpgroup to memory: each
-// warp its 16 rows, 128 bytes of each at a time, through its own part of shared memory. From there
-// either the warp writes whole lines, or the copy engine takes them while the warp goes on.
+// warp its 16 rows, 128 bytes of each at a time, through its own part of shared memory, so that 8
+// neighbouring threads write whole lines.
 
 #include "framework/core/cuda_kernel.cuh"
-#include "framework/core/hopper.cuh"
-#include "framework/ops/grouped_matmul_ring.cuh"
+#include "framework/ops/grouped_matmul_tiles.cuh"
 
 namespace fulcrum::ops::cuda {
 
@@ -43,12 +42,10 @@ struct GroupedStore {
     return bits;
   }
 
-  // 16-byte piece c of row r of a step lies at 128 r + 16 (c ^ swizzle(r)), as the copy engine
-  // expects it.
-  __device__ static int swizzle(int row) { return row % 8; }
+  // 16-byte piece c of row r of a step lies at 128 r + 16 (c ^ swizzle(r)).
+  __device__ static int swizzle(int row) { return kWords ? row % 4 * 2 : row % 8; }
 
-  // Puts the sums of a step into shared memory. Odd rows put their words in another order, so that
-  // 16 threads write to all banks.
+  // Puts the sums of a step into shared memory.
   __device__ __forceinline__ static void stage(const float* sums, int lane, std::uint32_t buffer) {
     if constexpr (kWords) {
 #pragma unroll
@@ -56,14 +53,11 @@ struct GroupedStore {
 #pragma unroll
         for (int h = 0; h < 2; ++h) {
           const int row = lane / 4 + 8 * h;
-          const bool odd = row % 2 != 0;
-          const int piece = 2 * (odd ? j ^ 2 : j) + lane % 4 / 2;
+          const int piece = 2 * j + lane % 4 / 2;
           const std::uint32_t to =
               buffer + row * 128 + ((piece ^ swizzle(row)) * 16) + lane % 2 * 8;
-          const float* even = sums + 4 * j + 2 * h;
-          const float* other = sums + 4 * (j ^ 2) + 2 * h;
-          asm volatile("st.shared.v2.f32 [%0], {%1, %2};" ::"r"(to), "f"(odd ? other[0] : even[0]),
-                       "f"(odd ? other[1] : even[1])
+          const float* d = sums + 4 * j + 2 * h;
+          asm volatile("st.shared.v2.f32 [%0], {%1, %2};" ::"r"(to), "f"(d[0]), "f"(d[1])
                        : "memory");
         }
       }
@@ -136,37 +130,6 @@ struct GroupedStore {
         if (row + r < tile.row_end && column < p.columns) {
           write(result(p, tile, row + r, column), bits);
         }
-      }
-    }
-  }
-
-  // Lets the copy engine write kColumns sums of 16 rows from `row`, all of them the group's or, in
-  // Form::weight, outside of the result. `buffer` has two pieces.
-  template <int kColumns>
-  __device__ __forceinline__ static void copy(const float* sums, int row, const GroupedTile& tile,
-                                              const GroupedProduct& p, const CUtensorMap* map,
-                                              int lane, std::uint32_t buffer) {
-#pragma unroll
-    for (int s = 0; s < kColumns / kStep; ++s) {
-      const int column = tile.column + s * kStep;
-      if (column >= p.columns) continue;
-      const std::uint32_t piece = buffer + s % 2 * kPieceBytes;
-      if (lane == 0) {
-        // Of the tile before the last piece may be either.
-        if (s == 0) {
-          hopper::stores_have_read<0>();
-        } else {
-          hopper::stores_have_read<1>();
-        }
-      }
-      __syncwarp();
-      stage(sums + s * kStep / 2, lane, piece);
-      hopper::fence_async_shared();
-      __syncwarp();
-      if (lane == 0) {
-        hopper::store_box<kForm == Form::weight>(map, piece, column, row,
-                                                 kForm == Form::weight ? tile.group : 0);
-        hopper::stores_commit();
       }
     }
   }
