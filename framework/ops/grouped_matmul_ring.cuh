@@ -136,7 +136,10 @@ struct GroupedMail {
     hopper::barrier_arrive(full());
     advance(1);
   }
-  // By all lanes of a warp; takes this slot and goes on by `slots`.
+  // By all lanes of a warp; takes this slot and goes on by `slots`. One lane tells for all that
+  // they have read, after __syncwarp has ordered their reads before; compute-sanitizer's racecheck
+  // does not follow that step, and reports the slot's next use where a block takes more tiles than
+  // slots.
   __device__ GroupedOrder receive(int slots) {
     hopper::barrier_wait(full(), parity);
     int words[8];
