@@ -5,7 +5,8 @@
 //   weights      of the parameters that the rank holds: experts / expert ranks, table rows / data
 //                ranks, blocks / stages
 //   gradients    of all of these but tables, in reduction buckets
-//   optimizer    AdamW: two moments, of 2 B with train.optimizer.moments bf16 for matrices, experts,
+//   optimizer    AdamW: two moments, of 2 B with train.optimizer.moments bf16 for matrices,
+//   experts,
 //                embedding and head. Muon: one momentum for the backbone's matrices and experts.
 //                Tables: two moments and a step count, 4 B a row. With parallel.zero, data ranks
 //                divide those of matrices, experts, embedding and head, and their f32 masters
@@ -22,10 +23,10 @@
 //
 // Values are f32 on CPUs; with train.precision bf16, products keep their inputs in bf16. On CUDA
 // devices (device: cuda, or auto on a machine with a GPU) bf16, which auto means there, is that of
-// activations and of copies of the matrices beside f32 masters; gradients and moments stay f32. A
-// run reports what it took (memory.peak of result.json); buffers inside the MPI library and the
-// program itself come on top. Rows that n-grams share are counted as if they did not. The estimate
-// is that of the stage which needs most.
+// activations and of copies of the matrices beside f32 masters; gradients stay f32, and moments
+// unless train.optimizer.moments says otherwise. A run reports what it took (memory.peak of
+// result.json); buffers inside the MPI library and the program itself come on top. Rows that
+// n-grams share are counted as if they did not. The estimate is that of the stage which needs most.
 
 #include <cstdint>
 

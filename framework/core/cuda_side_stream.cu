@@ -29,9 +29,16 @@ SideStream::SideStream() {
   FULCRUM_CUDA_CHECK(cudaStreamWaitEvent(side().stream, side().begin, 0));
 }
 
+SideStream::~SideStream() {
+  if (joined_) return;
+  cudaEventRecord(side().end, side().stream);
+  cudaStreamWaitEvent(compute_stream(), side().end, 0);
+}
+
 cudaStream_t SideStream::stream() const { return side().stream; }
 
 void SideStream::join() {
+  joined_ = true;
   FULCRUM_CUDA_CHECK(cudaEventRecord(side().end, side().stream));
   FULCRUM_CUDA_CHECK(cudaStreamWaitEvent(compute_stream(), side().end, 0));
 }

@@ -1,5 +1,6 @@
 #pragma once
-// What elementwise.cu launches. Internal to the operators. Tensors are f32 or bf16.
+// What elementwise.cu and column_sums.cu launch. Internal to the operators. Tensors are f32 or
+// bf16.
 
 #include "framework/core/tensor.h"
 

@@ -1,5 +1,5 @@
 #pragma once
-// What embedding.cu computes. Internal to ops/embedding.h. ids are i32 on the device and must lie
+// What embedding*.cu compute. Internal to ops/embedding.h. ids are i32 on the device and must lie
 // in the vocabulary.
 
 #include "framework/core/tensor.h"

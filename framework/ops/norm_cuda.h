@@ -1,5 +1,5 @@
 #pragma once
-// What norm.cu launches. Internal to ops/norm.h, which has the formula. Activations are f32 or
+// What norm_*.cu launch. Internal to ops/norm.h, which has the formula. Activations are f32 or
 // bf16; weight, inverse and sums are f32.
 
 #include "framework/core/tensor.h"
