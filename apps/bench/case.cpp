@@ -52,6 +52,7 @@ struct Recorded {
 };
 
 double time_graph(Device device, const std::function<void()>& work) {
+  release_cached_memory(device);  // of the graph before, too
   CudaGraph graph;
   graph.capture(work);
   return median_seconds(device, kWarmup, kRepeats, [&] { graph.replay(); });

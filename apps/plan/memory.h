@@ -6,10 +6,9 @@
 //                ranks, blocks / stages
 //   gradients    of all of these but tables, in reduction buckets
 //   optimizer    AdamW: two moments, of 2 B with train.optimizer.moments bf16 for matrices,
-//   experts,
-//                embedding and head. Muon: one momentum for the backbone's matrices and experts.
-//                Tables: two moments and a step count, 4 B a row. With parallel.zero, data ranks
-//                divide those of matrices, experts, embedding and head, and their f32 masters
+//                experts, embedding and head. Muon: one momentum for the backbone's matrices and
+//                experts. Tables: two moments and a step count, 4 B a row. With parallel.zero, data
+//                ranks divide those of matrices, experts, embedding and head, and their f32 masters
 //   activations  see activations.h. Of S pipeline stages, stage s holds min(accumulation, S − s)
 //                micro-batches at once. On a GPU also what matrix products share
 //                (ops::kMatmulWorkspaceBytes)

@@ -1,11 +1,13 @@
 #include "framework/core/cuda_check.h"
 #include "framework/core/cuda_graph.h"
 #include "framework/core/cuda_stream.h"
+#include "framework/core/graph_memory.h"
 #include "framework/core/memory_pool.h"
 
 namespace fulcrum {
 
 struct CudaGraph::Executable {
+  GraphMemory memory;
   cudaGraphExec_t handle = nullptr;
   ~Executable() {
     if (handle != nullptr) cudaGraphExecDestroy(handle);

@@ -13,12 +13,14 @@
 
 #include "framework/core/cuda_memory.h"
 #include "framework/core/error.h"
+#include "framework/core/graph_memory.h"
 
 namespace fulcrum {
 namespace {
 
 thread_local bool graph_memory = false;
 std::atomic<bool> poison{false};
+std::atomic<int> graphs{0};
 
 constexpr std::size_t kHugePage = std::size_t{2} << 20;
 
@@ -84,7 +86,9 @@ class Counter {
 
 class MemoryPool {
  public:
-  MemoryPool(Device device, Counter& counter) : device_(device), counter_(counter) {}
+  // spare: gives its free blocks back when memory runs out; null: this pool itself.
+  MemoryPool(Device device, Counter& counter, MemoryPool* spare)
+      : device_(device), counter_(counter), spare_(spare) {}
 
   void* take(std::size_t size) {
     std::lock_guard lock(mutex_);
@@ -95,7 +99,7 @@ class MemoryPool {
     } else {
       block = system_allocate(size, device_);
       if (block == nullptr) {
-        release_locked();
+        spare_ == nullptr ? release_locked() : spare_->release();
         block = system_allocate(size, device_);
       }
       FULCRUM_CHECK(block != nullptr, "out of memory on {}: {} MiB asked for, {} MiB in use",
@@ -128,6 +132,7 @@ class MemoryPool {
 
   Device device_;
   Counter& counter_;
+  MemoryPool* spare_;
   std::mutex mutex_;
   std::map<std::size_t, std::vector<void*>> free_;
 };
@@ -138,7 +143,8 @@ namespace {
 struct Arena {
   Counter counter;
   MemoryPool pool, graph_pool;
-  explicit Arena(Device device) : pool(device, counter), graph_pool(device, counter) {}
+  explicit Arena(Device device)
+      : pool(device, counter, nullptr), graph_pool(device, counter, &pool) {}
 };
 
 // Never destroyed: tensors with static lifetime may outlive any order of destruction.
@@ -186,10 +192,17 @@ std::int64_t pooled_bytes(std::int64_t bytes, Device device) {
 GraphMemoryScope::GraphMemoryScope() { graph_memory = true; }
 GraphMemoryScope::~GraphMemoryScope() { graph_memory = false; }
 
+GraphMemory::GraphMemory() { ++graphs; }
+GraphMemory::~GraphMemory() { --graphs; }
+
 void poison_memory(bool on) { poison = on; }
 
 MemoryStats memory_stats(Device device) { return arena_of(device).counter.stats(); }
 void reset_peak_memory(Device device) { arena_of(device).counter.reset_peak(); }
-void release_cached_memory(Device device) { arena_of(device).pool.release(); }
+void release_cached_memory(Device device) {
+  Arena& arena = arena_of(device);
+  arena.pool.release();
+  if (graphs == 0) arena.graph_pool.release();
+}
 
 }  // namespace fulcrum
