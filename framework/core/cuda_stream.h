@@ -5,8 +5,8 @@
 
 namespace fulcrum {
 
-// All kernels and copies of operators and optimizers run here, in program order: a block that goes
-// back to the pool may be handed out again at once, since its next user runs after its last.
+// All kernels and copies of operators and optimizers run here, or join here (SideStream): a block
+// that goes back to the pool may be handed out at once, since its next user runs after its last.
 cudaStream_t compute_stream();
 
 }  // namespace fulcrum
