@@ -8,8 +8,10 @@
 #include "apps/commands.h"
 #include "apps/device_choice.h"
 #include "apps/exit_code.h"
+#include "apps/overrides.h"
 #include "apps/train/config_parser.h"
 #include "apps/train/placement.h"
+#include "framework/config/suggest.h"
 #include "framework/core/cuda_memory.h"
 #include "framework/core/memory_pool.h"
 #include "framework/telemetry/progress.h"
@@ -53,13 +55,32 @@ nlohmann::json to_json(const StepFloor& floor) {
   return {{"seconds", floor.total.seconds()}, {"regions", regions}, {"operators", operators}};
 }
 
+void check_groups(const std::vector<std::string>& only, const std::vector<BenchGroup>& groups) {
+  std::vector<std::string> names;
+  for (const BenchGroup& group : groups) {
+    if (std::find(names.begin(), names.end(), group.name) == names.end())
+      names.push_back(group.name);
+  }
+  for (const std::string& name : only) {
+    if (std::find(names.begin(), names.end(), name) != names.end()) continue;
+    throw UserError(
+        fmt::format("--only: {}: no group of operators{}", name, config::suggestion(name, names)));
+  }
+}
+
 void bench_operators(const Arguments& arguments, parallel::Session& session) {
+  if (!arguments.overrides.empty()) {
+    throw UserError("--set: needs a configuration: operators have sizes of their own");
+  }
   session.set_threads(0);
   const DeviceChoice choice = arguments.device == "cpu"    ? DeviceChoice::cpu
                               : arguments.device == "cuda" ? DeviceChoice::cuda
                                                            : DeviceChoice::automatic;
   const Device device = choose_device(choice, session.local_rank());
   const DType dtype = device.is_cpu() ? DType::f32 : DType::bf16;
+  std::vector<BenchGroup> groups = operator_groups(device, dtype);
+  for (BenchGroup& group : optimizer_groups(device, dtype)) groups.push_back(std::move(group));
+  check_groups(arguments.only, groups);
   const Ceilings ceilings = measure_ceilings(device, dtype);
   if (!arguments.json) {
     fmt::print("{}, {}: matrix product {:.1f} TFLOP/s, copy {:.1f} GB/s\n{}\n",
@@ -67,8 +88,6 @@ void bench_operators(const Arguments& arguments, parallel::Session& session) {
                ceilings.flops / 1e12, ceilings.bytes / 1e9, result_header());
   }
   nlohmann::json results = nlohmann::json::array();
-  std::vector<BenchGroup> groups = operator_groups(device, dtype);
-  for (BenchGroup& group : optimizer_groups(device, dtype)) groups.push_back(std::move(group));
   for (const BenchGroup& group : groups) {
     const auto& only = arguments.only;
     if (!only.empty() && std::find(only.begin(), only.end(), group.name) == only.end()) continue;
@@ -92,10 +111,16 @@ void bench_operators(const Arguments& arguments, parallel::Session& session) {
 }
 
 void bench_step(const Arguments& arguments, parallel::Session& session) {
+  if (!arguments.only.empty()) {
+    throw UserError(
+        fmt::format("--only: chooses among operators; {} is timed whole", arguments.config));
+  }
   ExperimentConfig config = load_experiment(arguments.config, arguments.overrides);
   if (config.model.vocabulary == 0) {
-    throw UserError(fmt::format("{}: model.vocabulary: the bench draws random tokens and needs it",
-                                arguments.config));
+    throw UserError(
+        fmt::format("{}: model.vocabulary: the bench draws random tokens and needs it; "
+                    "give the key or --set model.vocabulary=16000",
+                    arguments.config));
   }
   config.model = models::solve_budget(config.model);
   session.set_threads(config.threads);
@@ -143,15 +168,19 @@ void add_bench(CLI::App& app) {
   verb->add_option("config", arguments->config,
                    "experiment.yaml: times its training step on random tokens; without it, "
                    "operators are timed");
-  verb->add_option("--set", arguments->overrides, "override a key: train.micro_batch=2");
-  verb->add_option("--only", arguments->only, "groups: linear attention experts optimizer …");
-  verb->add_option("--device", arguments->device, "for operators")
-      ->check(CLI::IsMember({"auto", "cpu", "cuda"}));
+  add_overrides(*verb, arguments->overrides);
   verb->add_option("--steps", arguments->steps, "steps to time after the warm-up")
-      ->check(CLI::PositiveNumber);
+      ->check(CLI::Range(std::int64_t{1}, std::int64_t{1'000'000}))
+      ->capture_default_str();
+  verb->add_option("--only", arguments->only,
+                   "groups of operators: linear, attention, elementwise, vocabulary, experts, "
+                   "grouped, arithmetic, router, softmax, batched, memory, optimizer");
+  verb->add_option("--device", arguments->device, "of operators; a step takes the key `device`")
+      ->check(CLI::IsMember({"auto", "cpu", "cuda"}))
+      ->capture_default_str();
   verb->add_flag("--json", arguments->json, "machine-readable output");
   verb->footer(
-      "Example:\n  fulcrum bench --only attention experts\n"
+      "Examples:\n  fulcrum bench --only attention experts\n"
       "  fulcrum bench configs/bench/dense-1b.yaml");
   verb->callback([arguments] {
     run_job([&](parallel::Session& session) {

@@ -3,6 +3,7 @@
 #include <memory>
 
 #include "apps/commands.h"
+#include "apps/overrides.h"
 #include "apps/plan/report.h"
 #include "apps/train/config_parser.h"
 
@@ -40,9 +41,7 @@ void add_plan(CLI::App& app) {
   CLI::App* plan = app.add_subcommand(
       "plan", "Show an experiment's parameters, budget, work and memory without running it");
   plan->add_option("config", arguments->config, "An experiment's YAML file")->required();
-  plan->add_option("--set", arguments->overrides,
-                   "Override a key: train.steps=100; may be repeated")
-      ->allow_extra_args(false);
+  add_overrides(*plan, arguments->overrides);
   plan->add_option("--ranks", arguments->ranks, "Processes of the run (mpirun -n)")
       ->capture_default_str()
       ->check(CLI::Range(std::int64_t{1}, std::int64_t{1} << 24));

@@ -9,6 +9,7 @@
 #include <nlohmann/json.hpp>
 
 #include "apps/commands.h"
+#include "apps/overrides.h"
 #include "apps/sweep/driver.h"
 #include "apps/sweep/lock.h"
 #include "apps/sweep/point_state.h"
@@ -26,6 +27,7 @@ using Json = nlohmann::ordered_json;
 
 struct SweepArguments {
   std::string spec, run_dir;
+  std::vector<std::string> overrides;
   bool dry_run = false, resume = false, slurm = false, collect = false, json = false;
   std::int64_t jobs = -1, retries = -1, point = -1;
 };
@@ -109,6 +111,7 @@ void finish(const Manifest& manifest, const SweepSummary& summary, bool json) {
 
 Manifest plan(const SweepArguments& arguments) {
   SweepSpec spec = load_sweep(arguments.spec);
+  spec.set.insert(spec.set.end(), arguments.overrides.begin(), arguments.overrides.end());
   if (arguments.jobs >= 0) spec.execution.jobs = arguments.jobs;
   if (arguments.retries >= 0) spec.execution.retries = arguments.retries;
   if (arguments.slurm)
@@ -134,7 +137,9 @@ void run_sweep(const SweepArguments& arguments) {
     return;
   }
   if (arguments.spec.empty())
-    throw UserError("a specification (YAML) is needed; see fulcrum sweep --help");
+    throw UserError(
+        "a specification is needed, such as configs/quickstart/sweep.yaml; see fulcrum sweep "
+        "--help");
   const Manifest planned = plan(arguments);
   if (arguments.dry_run) return print_plan(planned, arguments.json);
   std::error_code error;
@@ -163,7 +168,9 @@ void add_sweep(CLI::App& app) {
   auto arguments = std::make_shared<SweepArguments>();
   CLI::App* sweep =
       app.add_subcommand("sweep", "Run the points of a sweep, fit the curve and write a report");
-  sweep->add_option("spec", arguments->spec, "Sweep specification (YAML)");
+  sweep->add_option("spec", arguments->spec,
+                    "Sweep specification (YAML; apps/sweep/spec.h documents its keys)");
+  add_overrides(*sweep, arguments->overrides);
   sweep->add_option("--run-dir", arguments->run_dir,
                     "Folder of the sweep [runs/NAME of the specification]");
   sweep->add_flag("--dry-run", arguments->dry_run, "Print the points and stop");
@@ -180,8 +187,8 @@ void add_sweep(CLI::App& app) {
                     "Run one point of --run-dir by its index (a Slurm array task)");
   sweep->add_flag("--json", arguments->json, "Print JSON");
   sweep->footer(
-      "Examples:\n  fulcrum sweep configs/sweep/quickstart.yaml --run-dir runs/quickstart\n"
-      "  fulcrum sweep configs/sweep/quickstart.yaml --run-dir runs/quickstart --resume");
+      "Examples:\n  fulcrum sweep configs/quickstart/sweep.yaml --run-dir runs/quickstart/sweep\n"
+      "  fulcrum sweep configs/quickstart/sweep.yaml --run-dir runs/quickstart/sweep --resume");
   sweep->callback([arguments] { run_sweep(*arguments); });
 }
 

@@ -2,6 +2,7 @@
 
 #include "apps/commands.h"
 #include "apps/exit_code.h"
+#include "apps/overrides.h"
 #include "apps/train/config_parser.h"
 #include "apps/train/placement.h"
 #include "apps/train/trainer.h"
@@ -90,11 +91,10 @@ void add_train(CLI::App& app) {
   auto arguments = std::make_shared<Arguments>();
   CLI::App* verb = app.add_subcommand("train", "Train the experiment of a YAML file");
   verb->add_option("config", arguments->config, "experiment.yaml")->required();
-  verb->add_option("--set", arguments->overrides,
-                   "override a key: train.steps=100 (may be repeated)");
+  add_overrides(*verb, arguments->overrides);
   verb->add_option("--run-dir", arguments->run_dir, "override run_dir");
   verb->add_flag("--resume", arguments->resume.wanted,
-                 "go on from the newest checkpoint of the run folder");
+                 "go on from the newest checkpoint of the run folder; begin where there is none");
   verb->add_option("--resume-from", arguments->resume.checkpoint,
                    "go on from this checkpoint of the run folder: step-400");
   verb->footer(

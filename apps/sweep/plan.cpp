@@ -76,6 +76,16 @@ std::vector<Choice> combinations(const std::vector<Axis>& axes) {
   return all;
 }
 
+// An axis would silently win over them.
+void check_overrides(const SweepSpec& spec) {
+  for (const std::string& assignment : spec.set) {
+    const std::string key = assignment.substr(0, assignment.find('='));
+    if (spec.axis(key) == nullptr) continue;
+    throw UserError(fmt::format("{}: set: {}: is an axis of the sweep, whose values count",
+                                spec.path.string(), key));
+  }
+}
+
 }  // namespace
 
 ResolvedConfig resolve_experiment(const std::filesystem::path& base,
@@ -86,6 +96,7 @@ ResolvedConfig resolve_experiment(const std::filesystem::path& base,
 
 Manifest plan_sweep(const SweepSpec& spec, const std::filesystem::path& dir,
                     const Resolver& resolve) {
+  check_overrides(spec);
   Manifest manifest{dir, spec.path.string(), spec.fit, spec.execution, spec.slurm, {}};
   const std::vector<std::string> names = short_names(spec.axes);
   std::map<std::string, std::string> seen;
