@@ -95,7 +95,7 @@ void add_export(CLI::App& app) {
       ->check(CLI::IsMember({"f64", "f32", "bf16"}));
   command->add_flag("--buffers", arguments->buffers, "Router biases and other buffers too");
   command->footer(
-      "Example:\n  fulcrum export runs/quickstart/checkpoints --out model.safetensors --dtype "
+      "Example:\n  fulcrum export runs/quickstart/base/checkpoints --out model.safetensors --dtype "
       "bf16");
   command->callback([arguments] { run_export(*arguments); });
 }

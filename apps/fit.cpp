@@ -60,7 +60,7 @@ void add_fit(CLI::App& app) {
       ->capture_default_str()
       ->check(CLI::Range(0.5, 0.999));
   fit->add_option("--seed", arguments->options.seed, "Of the bootstrap")->capture_default_str();
-  fit->footer("Example:\n  fulcrum fit runs/quickstart\n  fulcrum fit points.csv --json");
+  fit->footer("Examples:\n  fulcrum fit runs/quickstart/sweep\n  fulcrum fit points.csv --json");
   fit->callback([arguments] { run_fit(*arguments); });
 }
 

@@ -54,8 +54,8 @@ void add_inspect(CLI::App& app) {
   inspect->add_option("--attribute", arguments->attribute,
                       "Print only this attribute, such as the configuration of the run");
   inspect->footer(
-      "Example:\n  fulcrum inspect runs/quickstart/checkpoints --verify\n"
-      "  fulcrum inspect runs/quickstart/checkpoints/step-500 --json");
+      "Examples:\n  fulcrum inspect runs/quickstart/base/checkpoints --verify\n"
+      "  fulcrum inspect runs/quickstart/base/checkpoints/step-300 --json");
   inspect->callback([arguments] { run_inspect(*arguments); });
 }
 

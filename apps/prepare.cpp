@@ -27,6 +27,7 @@ struct PrepareArguments {
   data::PrepareOptions options;
   std::string out;
   std::string tokenizer = "sentencepiece:bpe";
+  std::string format = "auto";
   std::int64_t sample_mib = 16;
   bool force = false;
   bool json = false;
@@ -147,6 +148,12 @@ void set_tokenizer(const std::string& text, data::PrepareOptions& options) {
   }
 }
 
+data::TextFormat format_of(const std::string& name) {
+  if (name == "text") return data::TextFormat::text;
+  if (name == "jsonl") return data::TextFormat::jsonl;
+  return name == "man" ? data::TextFormat::man : data::TextFormat::automatic;
+}
+
 void show(const data::PrepareResult& result, const std::string& out, double seconds) {
   const data::Manifest& manifest = result.manifest;
   const auto number = [](std::int64_t n) {
@@ -188,6 +195,7 @@ void show_json(const data::PrepareResult& result, const std::string& out, double
 void run(PrepareArguments& arguments) {
   data::PrepareOptions& options = arguments.options;
   set_tokenizer(arguments.tokenizer, options);
+  options.source.format = format_of(arguments.format);
   options.sample_bytes = arguments.sample_mib << 20;
   const auto begin = std::chrono::steady_clock::now();
   data::StagingFolder folder(arguments.out, arguments.force);
@@ -234,13 +242,10 @@ void add_prepare(CLI::App& app) {
                    "MiB of text, drawn evenly from the inputs, to train the tokenizer on")
       ->check(CLI::Range(std::int64_t{1}, std::int64_t{1} << 14))
       ->capture_default_str();
-  verb->add_option("--format", options.source.format,
+  verb->add_option("--format", arguments->format,
                    "auto (by file name), text, jsonl or man (manual pages, markup removed)")
-      ->transform(CLI::CheckedTransformer(
-          std::map<std::string, data::TextFormat>{{"auto", data::TextFormat::automatic},
-                                                  {"text", data::TextFormat::text},
-                                                  {"jsonl", data::TextFormat::jsonl},
-                                                  {"man", data::TextFormat::man}}));
+      ->check(CLI::IsMember({"auto", "text", "jsonl", "man"}))
+      ->capture_default_str();
   verb->add_option("--field", options.source.field, "key of the text in JSON lines")
       ->capture_default_str();
   verb->add_option("--glob", options.source.glob,
@@ -268,7 +273,7 @@ void add_prepare(CLI::App& app) {
   verb->add_flag("--force", arguments->force, "replace a folder prepared before");
   verb->add_flag("--json", arguments->json, "print the result as JSON");
   verb->footer(
-      "Example:\n"
+      "Examples:\n"
       "  fulcrum prepare books/*.jsonl.zst --valid books/held-out.jsonl.zst --vocabulary 16384 "
       "--out data/books\n"
       "  fulcrum prepare /usr/share/man /usr/share/dictd/gcide.dict.dz --document-bytes 16384 "
