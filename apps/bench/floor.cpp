@@ -34,13 +34,20 @@ models::StepShape shape_of(const ExperimentConfig& config, const parallel::Mesh&
   return shape;
 }
 
-// Time, floor, what of it is bound by products and what by memory, and where the time goes beyond.
+std::string header() {
+  return fmt::format("  {:<14} {:>10} {:>10} {:>10} {:>10} {:>10} {:>11}\n", "region, ms", "time",
+                     "floor", "floor/time", "products", "memory", "above floor");
+}
+
+std::string line(const std::string& name, double seconds) {
+  return fmt::format("  {:<14} {:>10.3f}", name, 1e3 * seconds);
+}
+
 std::string line(const std::string& name, double seconds, const Floor& floor) {
-  return fmt::format(
-      "  {:<14} {:>10.3f} ms  floor {:>9.3f} ms {:>4.0f} %  ({:>8.3f} products + {:>8.3f} memory)  "
-      "{:>+9.3f} ms\n",
-      name, 1e3 * seconds, 1e3 * floor.seconds(), 100.0 * floor.seconds() / seconds,
-      1e3 * floor.products, 1e3 * floor.memory, 1e3 * (seconds - floor.seconds()));
+  return line(name, seconds) + fmt::format(" {:>10.3f} {:>8.0f} % {:>10.3f} {:>10.3f} {:>+11.3f}",
+                                           1e3 * floor.seconds(), 100.0 * floor.seconds() / seconds,
+                                           1e3 * floor.products, 1e3 * floor.memory,
+                                           1e3 * (seconds - floor.seconds()));
 }
 
 }  // namespace
@@ -63,16 +70,18 @@ StepFloor step_floor(const ExperimentConfig& config, const parallel::Mesh& mesh,
 
 std::string floor_report(const StepTiming& timing, const StepFloor& floor,
                          const Ceilings& ceilings) {
-  std::string report;
+  std::string report = header();
   for (const auto& [region, seconds] : timing.regions) {
     const auto at = floor.regions.find(region);
-    report += at == floor.regions.end()
-                  ? fmt::format("  {:<14} {:>10.3f} ms\n", region, 1e3 * seconds)
-                  : line(region, seconds, at->second);
+    report +=
+        (at == floor.regions.end() ? line(region, seconds) : line(region, seconds, at->second)) +
+        "\n";
   }
   return report + line("step", timing.seconds, floor.total) +
          fmt::format(
-             "  ceilings: matrix product {:.3g} TFLOP/s (attention too), copy {:.4g} GB/s\n",
+             "\n  floor = products + memory: an operator takes at least its matrix products at "
+             "{:.4g} TFLOP/s or\n  its bytes at {:.4g} GB/s, whichever is longer; both rates were "
+             "measured in this run\n",
              ceilings.flops / 1e12, ceilings.bytes / 1e9);
 }
 

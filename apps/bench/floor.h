@@ -32,7 +32,9 @@ StepFloor step_floor(const ExperimentConfig& config, const parallel::Mesh& mesh,
                      ParameterStore::Placement placement, const StepTiming& timing,
                      const Ceilings& ceilings);
 
-// Lines of the regions, and one of the whole step.
+// A table in milliseconds: time, floor, the operators in it that are bound by products and by
+// memory, and the time beyond it, of each region and of the whole step. Regions without work, such
+// as idle, have a time alone.
 std::string floor_report(const StepTiming& timing, const StepFloor& floor,
                          const Ceilings& ceilings);
 
