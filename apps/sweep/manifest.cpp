@@ -13,7 +13,7 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
-#include "framework/config/value.h"
+#include "framework/config/difference.h"
 #include "framework/core/error.h"
 #include "framework/core/file.h"
 
@@ -96,33 +96,13 @@ Manifest from_json(const Json& json, const fs::path& dir) {
   return manifest;
 }
 
-void flatten(const config::Value& value, const std::string& path,
-             std::map<std::string, std::string>& leaves) {
-  if (value.kind != config::Value::Kind::map) {
-    std::string text = config::emit_yaml(value);
-    text.erase(text.find_last_not_of('\n') + 1);
-    leaves[path] = text;
-    return;
-  }
-  for (const config::Value::Entry& entry : value.entries)
-    flatten(entry.value, path.empty() ? entry.key : path + "." + entry.key, leaves);
-}
-
 // Keys whose values differ between two resolved configurations.
 std::string differences(const std::string& before, const std::string& after) {
-  std::map<std::string, std::string> was, is;
-  flatten(config::parse_yaml(before, "earlier"), "", was);
-  flatten(config::parse_yaml(after, "now"), "", is);
-  std::set<std::string> keys;
-  for (const auto* leaves : {&was, &is})
-    for (const auto& leaf : *leaves) keys.insert(leaf.first);
   std::vector<std::string> found;
-  for (const std::string& key : keys) {
-    const auto value = [&](const auto& leaves) {
-      return leaves.contains(key) ? leaves.at(key) : "nothing";
-    };
-    if (value(was) != value(is) && key != "threads" && key != "run_dir")
-      found.push_back(fmt::format("{} was {}, is {}", key, value(was), value(is)));
+  for (const config::Difference& difference : config::differences(
+           config::parse_yaml(before, "earlier"), config::parse_yaml(after, "now"))) {
+    if (difference.key != "threads" && difference.key != "run_dir")
+      found.push_back(difference.text());
   }
   if (found.empty()) return "its configuration hash";
   return fmt::format("{}", fmt::join(found, "; "));

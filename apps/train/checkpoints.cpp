@@ -115,6 +115,19 @@ std::vector<TensorEntry> entries_of_rank(const TrainingState& state,
   return mine;
 }
 
+// The hash is quick, but another version of this program makes another one when it has more keys.
+void check_same_run(const checkpoint::CheckpointReader& reader, const RunIdentity& identity) {
+  if (reader.text("numbers_hash") == identity.numbers_hash) return;
+  const std::string folder = reader.folder().string();
+  const std::string changed =
+      changed_numbers(reader.text("config"), folder + ": attribute config", identity.config);
+  if (changed.empty()) return;
+  throw UserError(
+      fmt::format("{}: saved by a run whose numbers differ: {}; a resumed run keeps the model, "
+                  "train.seed, train.sequence_length and train.global_batch",
+                  folder, changed));
+}
+
 }  // namespace
 
 Checkpoints::Checkpoints(const std::filesystem::path& directory, std::int64_t keep,
@@ -135,15 +148,7 @@ bool Checkpoints::exist() const {
 void Checkpoints::restore(TrainingState& state, const RunIdentity& identity,
                           const std::string& name) const {
   checkpoint::CheckpointReader reader(name.empty() ? directory_ : directory_ / name);
-  const std::string& saved = reader.text("numbers_hash");
-  if (saved != identity.numbers_hash) {
-    throw UserError(
-        fmt::format("{}: saved by a run whose model, data order or seed differ (compare its "
-                    "config.yaml, stored as attribute `config` "
-                    "of index.h5); resume with the same model, train.seed, train.sequence_length "
-                    "and train.global_batch",
-                    reader.folder().string()));
-  }
+  check_same_run(reader, identity);
   if (reader.text("data_checksum") != identity.data_checksum) {
     throw UserError(
         fmt::format("{}: saved by a run on other data; the prepared folder has changed since",

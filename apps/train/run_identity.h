@@ -21,6 +21,13 @@ struct RunIdentity {
 RunIdentity identify(const ExperimentConfig& config, const std::string& config_hash,
                      const data::PreparedData& data);
 
+// What differs between two RunIdentity::config in the model, the seed and the data order:
+// "model.width was 64, is 32; …", or nothing. `saved` may come from another version of this
+// program: keys that it lacks have their defaults. Throws UserError, which begins with `source`,
+// when it has keys that this version does not know.
+std::string changed_numbers(const std::string& saved, const std::string& source,
+                            const std::string& config);
+
 // {"total", "active", "embedding", "experts", "memory", "other"}
 nlohmann::json parameter_summary(const models::ModelConfig& model);
 
