@@ -21,22 +21,21 @@ struct Arguments {
 };
 
 // What the configuration leaves to the data and to the budget, and what this build cannot run.
-void resolve(ExperimentConfig& config, const data::PreparedData& data) {
+void resolve(ExperimentConfig& config, const std::string& file, const data::PreparedData& data) {
   if (config.model.vocabulary == 0) config.model.vocabulary = data.vocabulary();
   if (config.model.vocabulary != data.vocabulary()) {
-    throw UserError(
-        fmt::format("model.vocabulary: {} does not match the {} entries of the tokenizer of {}; "
-                    "give that number, or 0 to "
-                    "take it from the data",
-                    config.model.vocabulary, data.vocabulary(), data.folder().string()));
+    throw UserError(fmt::format(
+        "{}: model.vocabulary: {} does not match the {} entries of the tokenizer of {}; "
+        "give that number, or 0 to take it from the data",
+        file, config.model.vocabulary, data.vocabulary(), data.folder().string()));
   }
   config.model = models::solve_budget(config.model);
   const ParallelConfig& parallel = config.parallel;
   if (parallel.pipeline != 1 || parallel.expert != 1) {
     throw UserError(
-        fmt::format("parallel: pipeline {} and expert {}: this build trains with data parallelism; "
+        fmt::format("{}: parallel: pipeline {} and expert {}: can be planned, but not trained yet; "
                     "allowed: 1 and 1",
-                    parallel.pipeline, parallel.expert));
+                    file, parallel.pipeline, parallel.expert));
   }
 }
 
@@ -62,7 +61,7 @@ void train(const Arguments& arguments, parallel::Session& session) {
   const data::PreparedData data(config.data.path,
                                 root ? data::Verify::checksums : data::Verify::sizes);
   world.barrier();
-  resolve(config, data);
+  resolve(config, arguments.config, data);
   const parallel::Mesh mesh(world, config.parallel.pipeline, config.parallel.expert);
   if (root) {
     const models::ParameterCount count = models::count_parameters(config.model);

@@ -77,8 +77,11 @@ Manifest read_manifest(const std::filesystem::path& folder) {
   const std::string path = (folder / kManifestName).string();
   std::ifstream in(path, std::ios::binary);
   if (!in) {
-    throw IoError(fmt::format(
-        "{}: cannot open; `fulcrum prepare` makes the folder that training reads", path));
+    throw UserError(
+        fmt::format("data.path: {}: {}; `fulcrum prepare` makes the folder that training reads",
+                    folder.string(),
+                    std::filesystem::is_directory(folder) ? "has no readable manifest.json"
+                                                          : "no such folder"));
   }
   const std::string text{std::istreambuf_iterator<char>(in), {}};
   try {

@@ -29,6 +29,10 @@ fs::path resolve(const fs::path& path) {
   const fs::path whole = fs::canonical(path);
   if (fs::exists(path / kMarker) || is_step_folder(whole)) return whole;
   const auto folders = step_folders(path);
+  if (folders.empty() && fs::is_symlink(path / "checkpoints" / kLatest)) {
+    throw UserError(fmt::format("{}: holds no checkpoint; {} does", path.string(),
+                                (path / "checkpoints").string()));
+  }
   if (!fs::is_symlink(path / kLatest)) {
     throw UserError(folders.empty()
                         ? fmt::format("{}: holds no checkpoint", path.string())

@@ -112,5 +112,6 @@ TEST_CASE("a changed manifest is refused", "[unit][data]") {
   write_text(path, text.substr(0, text.size() / 2));
   CHECK(contains(error_of([&] { read_manifest(folder.path()); }), "not a readable manifest"));
   std::filesystem::remove(path);
-  CHECK(contains(error_of([&] { read_manifest(folder.path()); }), "fulcrum prepare"));
+  CHECK(contains(testing::message_of<UserError>([&] { read_manifest(folder.path()); }),
+                 "has no readable manifest.json; `fulcrum prepare`"));
 }

@@ -150,7 +150,7 @@ TEST_CASE("a plan that cannot be says why", "[unit][plan]") {
   CHECK(problem({"parallel.expert=2"}, 2).find("does not divide the 9 routed experts") !=
         std::string::npos);
   CHECK(problem({"model.vocabulary=0"}, 1).find("model.vocabulary: must be given") == 0);
-  CHECK_THROWS_AS(plan_of(kSparse, 1, {"model.vocabulary=0", "data.path=/nowhere"}), IoError);
+  CHECK_THROWS_AS(plan_of(kSparse, 1, {"model.vocabulary=0", "data.path=/nowhere"}), UserError);
 }
 
 TEST_CASE("bf16 halves what products read; on CUDA also activations, beside f32 masters",

@@ -107,7 +107,13 @@ TEST_CASE("train refuses damaged token shards", "[cli][train]") {
   }
   SECTION("no prepared folder at all") {
     std::filesystem::remove_all(experiment.data());
-    check_refused(experiment.train(2, "run"), 1, {"manifest.json", "fulcrum prepare"});
+    check_refused(
+        experiment.train(2, "run"), 2,
+        {"data.path: " + experiment.data().string() + ": no such folder", "fulcrum prepare"});
+  }
+  SECTION("a folder of something else") {
+    std::filesystem::remove(experiment.data() / "manifest.json");
+    check_refused(experiment.train(1, "run"), 2, {"data.path: ", "has no readable manifest.json"});
   }
 }
 
@@ -166,10 +172,12 @@ TEST_CASE("train resumes only the run that saved", "[cli][train]") {
     }
   }
   SECTION("another model, seed or batch") {
-    for (const std::string other :
+    for (const std::string key :
          {"model.width=64", "train.seed=8", "train.global_batch=16", "model.attention.heads=4"}) {
-      check_refused(experiment.train(2, "run", "--resume --set " + other), 2,
-                    {folder + "/checkpoints/step-2", "train.seed"});
+      const auto equals = key.find('=');
+      check_refused(experiment.train(2, "run", "--resume --set " + key), 2,
+                    {folder + "/checkpoints/step-2", key.substr(0, equals) + " was ",
+                     ", is " + key.substr(equals + 1)});
     }
   }
   SECTION("other data") {
