@@ -154,7 +154,7 @@ data::TextFormat format_of(const std::string& name) {
   return name == "man" ? data::TextFormat::man : data::TextFormat::automatic;
 }
 
-void show(const data::PrepareResult& result, const std::string& out, double seconds) {
+void show(const data::PrepareResult& result, const PrepareArguments& arguments, double seconds) {
   const data::Manifest& manifest = result.manifest;
   const auto number = [](std::int64_t n) {
     return telemetry::short_number(static_cast<double>(n));
@@ -173,13 +173,20 @@ void show(const data::PrepareResult& result, const std::string& out, double seco
         "no document fell to validation: use more documents (--document-bytes), a larger "
         "--valid-fraction or --valid\n");
   }
-  fmt::print("{}: {}, vocabulary {}, {:.1f} s\n", out, manifest.tokenizer.kind,
+  const data::PrepareOptions& options = arguments.options;
+  const bool trained = options.tokenizer == data::PrepareOptions::TokenizerKind::train;
+  if (trained && manifest.tokenizer.vocabulary < options.training.vocabulary) {
+    fmt::print("the text is too little for --vocabulary {}: the tokenizer has {} entries\n",
+               options.training.vocabulary, manifest.tokenizer.vocabulary);
+  }
+  fmt::print("{}: {}, vocabulary {}, {:.1f} s\n", arguments.out, manifest.tokenizer.kind,
              manifest.tokenizer.vocabulary, seconds);
 }
 
-void show_json(const data::PrepareResult& result, const std::string& out, double seconds) {
+void show_json(const data::PrepareResult& result, const PrepareArguments& arguments,
+               double seconds) {
   const data::Manifest& manifest = result.manifest;
-  nlohmann::json root = {{"out", out},
+  nlohmann::json root = {{"out", arguments.out},
                          {"tokenizer", manifest.tokenizer.kind},
                          {"vocabulary", manifest.tokenizer.vocabulary},
                          {"skipped", result.skipped},
@@ -211,7 +218,7 @@ void run(PrepareArguments& arguments) {
   folder.commit();
   const double seconds =
       std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
-  (arguments.json ? show_json : show)(result, arguments.out, seconds);
+  (arguments.json ? show_json : show)(result, arguments, seconds);
 }
 
 }  // namespace
