@@ -2,7 +2,7 @@
 // weight's gradient in registers on the way.
 #include <algorithm>
 
-#include "framework/core/cuda_async.cuh"
+#include "framework/core/async_copy.cuh"
 #include "framework/ops/norm_cuda.h"
 #include "framework/ops/norm_rows.cuh"
 
@@ -80,7 +80,7 @@ __global__ void __launch_bounds__(kNormThreads, Ring<kPacks>::resident(false))
       }
       copy_async<4>(ring.inverse(stage), in.inverse + r);
     }
-    end_copies();
+    commit_copies();
   };
 #pragma unroll
   for (int s = 0; s + 1 < kStages; ++s) fetch(begin + s * step, s);
@@ -91,7 +91,7 @@ __global__ void __launch_bounds__(kNormThreads, Ring<kPacks>::resident(false))
   for (std::int64_t block = begin; block < in.rows; block += step, parity ^= 1) {
     const int before = stage == 0 ? kStages - 1 : stage - 1;
     fetch(block + (kStages - 1) * step, before);  // where the last row was
-    await_copies<kStages - 1>();
+    wait_for_copies<kStages - 1>();
     const std::int64_t r = block + team.row;
     const int here = r < in.rows ? width : 0;
     R x, g;
@@ -135,7 +135,7 @@ __global__ void __launch_bounds__(kNormThreads, Ring<kPacks>::resident(false))
   }
   if constexpr (kWeight) {
     // The teams of the block add theirs in order, where the ring was.
-    await_copies<0>();
+    wait_for_copies<0>();
     __syncthreads();
     auto* shared_sums = reinterpret_cast<float*>(memory);
     for (int row = 0; row < kRows; ++row) {
