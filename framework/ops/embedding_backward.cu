@@ -30,7 +30,7 @@ __global__ void __launch_bounds__(kTokenThreads)
     return lane >= kZeroRows || first + lane >= vocabulary || marks[first + lane] != 0;
   };
   const std::int64_t step = static_cast<std::int64_t>(gridDim.x) * kZeroRows;
-  Sums<kN> zero;
+  PackSum<kN> zero;
   zero.clear();
   std::int64_t first = static_cast<std::int64_t>(blockIdx.x) * kZeroRows;
   bool next = marked(first);
@@ -40,7 +40,7 @@ __global__ void __launch_bounds__(kTokenThreads)
     for (; empty != 0; empty &= empty - 1) {
       float* row = out + (first + __ffs(static_cast<int>(empty)) - 1) * width;
       for (int c = static_cast<int>(threadIdx.x) * kN; c < width; c += kTokenThreads * kN) {
-        zero.store(row + c, false);
+        zero.store(row + c);
       }
     }
   }

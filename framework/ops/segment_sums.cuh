@@ -3,6 +3,7 @@
 // segments, then of what chunks hold of segments that reach into others.
 
 #include "framework/core/cuda_kernel.cuh"
+#include "framework/ops/pack_sum.cuh"
 
 namespace fulcrum::ops::cuda {
 
@@ -62,29 +63,6 @@ __device__ Item item_of(int width) {
   return {static_cast<std::int32_t>(index / packs), static_cast<int>(index % packs) * kPack};
 }
 
-template <int kPack>
-struct Sum {
-  float x[kPack];
-
-  template <class T>
-  __device__ void start(const Pack<T, kPack>& value) {
-#pragma unroll
-    for (int j = 0; j < kPack; ++j) x[j] = value[j];
-  }
-  // Or starts anew.
-  template <class T>
-  __device__ void add(const Pack<T, kPack>& value, bool anew = false) {
-#pragma unroll
-    for (int j = 0; j < kPack; ++j) x[j] = anew ? value[j] : x[j] + value[j];
-  }
-  __device__ void store(float* p) const {
-    Pack<float, kPack> out;
-#pragma unroll
-    for (int j = 0; j < kPack; ++j) out.values[j] = x[j];
-    out.store(p);
-  }
-};
-
 // Four of an array that starts at a multiple of 16 bytes, as does every chunk of it.
 __device__ inline void load_four(const std::int32_t* p, std::int32_t* out) {
   const int4 four = *reinterpret_cast<const int4*>(p);
@@ -107,9 +85,8 @@ __global__ void __launch_bounds__(kSumThreads, kOne ? 4 : 3)
   const bool came_in = begin > 0 && sorted.segments[begin - 1] == open;
   float* out = came_in ? left : own + static_cast<std::int64_t>(open - 1) * width;
 
-  Sum<kPack> sum;
-#pragma unroll
-  for (int j = 0; j < kPack; ++j) sum.x[j] = 0.0f;
+  PackSum<kPack> sum;
+  sum.clear();
   for (std::int32_t p = begin; p < end; p += kBatch) {
     std::int32_t position[kBatch];
     std::int32_t segment[kBatch];
@@ -161,8 +138,8 @@ __global__ void __launch_bounds__(kSumThreads)
   if (begin + kPositions > sorted.size) return;
   if (sorted.segments[begin] != sorted.segments[begin + kPositions - 1]) return;
   const float* piece = left + static_cast<std::int64_t>(item.chunk) * kChunk * width + item.column;
-  Sum<kPack> sum;
-  sum.start(Pack<float, kPack>::load(piece));
+  PackSum<kPack> sum;
+  sum.add(Pack<float, kPack>::load(piece), true);
 #pragma unroll 8
   for (int c = 1; c < kChunk; ++c) {
     sum.add(Pack<float, kPack>::load(piece + static_cast<std::int64_t>(c) * width));
@@ -187,8 +164,8 @@ __global__ void __launch_bounds__(kSumThreads)
   const auto at = [&](const float* base, std::int64_t i) {
     return Pack<float, kPack>::load(base + i * width + item.column);
   };
-  Sum<kPack> sum;
-  sum.start(at(whole ? pieces.left : pieces.right, item.chunk));
+  PackSum<kPack> sum;
+  sum.add(at(whole ? pieces.left : pieces.right, item.chunk), true);
   const std::int64_t last = (end + kChunk - 1) / kChunk;  // one past the last chunk
   const std::int64_t first = static_cast<std::int64_t>(item.chunk) + 1;
   // Chunks up to `grouped` one by one, groups up to group `groups`, and the rest one by one.

@@ -6,6 +6,7 @@
 // order.
 
 #include "framework/core/cuda_kernel.cuh"
+#include "framework/ops/pack_sum.cuh"
 
 namespace fulcrum::ops::cuda {
 
@@ -36,27 +37,6 @@ struct Gradient {
   }
 };
 
-// kN consecutive f32, at most four, moved at once.
-template <int kN>
-struct Sums {
-  Pack<float, kN> values;
-
-  __device__ void clear() {
-#pragma unroll
-    for (int i = 0; i < kN; ++i) values.values[i] = 0.0f;
-  }
-  template <class X>
-  __device__ void add(const X& x) {
-#pragma unroll
-    for (int i = 0; i < kN; ++i) values.values[i] += x[i];
-  }
-  // Adds to what is there, if asked to.
-  __device__ void store(float* p, bool add_to) {
-    if (add_to) add(Pack<float, kN>::load(p));
-    values.store(p);
-  }
-};
-
 // First element of this thread's pack of columns.
 template <int kN>
 __device__ inline int own_column() {
@@ -80,7 +60,7 @@ __global__ void __launch_bounds__(kTokenThreads)
     return number < *tokens.count ? tokens.offsets[number] : tokens.n;
   };
   const auto sum_up = [&](int from, int to, int which) {
-    Sums<kN> sum;
+    PackSum<kN> sum;
     sum.clear();
     for (int base = from; base < to; base += kAhead) {
       Pack<T, kN> rows[kAhead];
@@ -95,7 +75,7 @@ __global__ void __launch_bounds__(kTokenThreads)
         if (base + k < to) sum.add(rows[k]);
       }
     }
-    sum.store(gradient.part(blockIdx.x, which) + column, false);
+    sum.store(gradient.part(blockIdx.x, which) + column);
   };
   if (continued && end_of(left) - begin_of(left) > kTile) sum_up(begin, min(end, end_of(left)), 0);
   const bool begins_here = left != right || !continued;
@@ -141,7 +121,7 @@ __global__ void __launch_bounds__(kTokenThreads, 4)
   if (column >= gradient.width) return;
 
   float* const to = out + static_cast<std::int64_t>(first_row) * gradient.width + column;
-  Sums<kN> sum;
+  PackSum<kN> sum;
   sum.clear();
   for (int base = 0; base < count; base += kAhead) {
     Pack<T, kN> rows[kAhead];
