@@ -9,11 +9,10 @@ namespace {
 
 // The tiling that takes least time: nanoseconds of a block for a chunk (64 contraction elements) of
 // a tile of each width, and for what a tile takes beside. They fit the times of 64 groups of 512
-// rows, 2816 × 2048, and of 3072 rows, 256 × 384, on an H100 at its power limit; of_64 is an
-// estimate.
+// rows, 2816 × 2048 and 2048 × 1408, and of 3072 rows, 256 × 384, on an H100 at its power limit.
 GroupedTiles best_tiles(std::int64_t columns, std::int64_t depth) {
-  constexpr double kOf256 = 800, kOf192 = 740, kOf128 = 620, kOf64 = 450;
-  constexpr double kShared = 2200;  // nothing is multiplied while both warpgroups store
+  constexpr double kOf256 = 810, kOf192 = 740, kOf128 = 620, kOf64 = 600;
+  constexpr double kShared = 1700;  // nothing is multiplied while both warpgroups store
   constexpr double kOwn = 600;
   const double chunks = static_cast<double>(depth) / 64.0;
   const auto time = [&](std::int64_t width, double of_width, double beside) {

@@ -119,7 +119,7 @@ struct GroupedMail {
     GroupedMail at = *this;
     for (int i = 0; i < L::kSlots; ++i, at.advance(1)) {
       hopper::barrier_init(at.full(), 1);
-      hopper::barrier_init(at.empty(), L::kReaders);
+      hopper::barrier_init(at.empty(), 32 * L::kReaders);
     }
   }
   __device__ void send(const GroupedOrder& order) {
@@ -136,10 +136,8 @@ struct GroupedMail {
     hopper::barrier_arrive(full());
     advance(1);
   }
-  // By all lanes of a warp; takes this slot and goes on by `slots`. One lane tells for all that
-  // they have read, after __syncwarp has ordered their reads before; compute-sanitizer's racecheck
-  // does not follow that step, and reports the slot's next use where a block takes more tiles than
-  // slots.
+  // By all lanes of a warp; takes this slot and goes on by `slots`. Every lane tells that it has
+  // read.
   __device__ GroupedOrder receive(int slots) {
     hopper::barrier_wait(full(), parity);
     int words[8];
@@ -151,8 +149,7 @@ struct GroupedMail {
                    : "r"(from + i * 4)
                    : "memory");
     }
-    __syncwarp();
-    if (threadIdx.x % 32 == 0) hopper::barrier_arrive(empty());
+    hopper::barrier_arrive(empty());
     advance(slots);
     GroupedOrder order;
     memcpy(&order, words, sizeof order);
