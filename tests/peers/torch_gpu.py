@@ -6,7 +6,7 @@
 CONFIG is one of configs/bench, or configs/books/experiment.yaml with --set model.vocabulary=16000.
 PyTorch computes in bf16 with f32 master weights (autocast), clips gradients, and uses fused AdamW
 and random tokens; experts are grouped products, tables dense embeddings. Medians of steps after the
-warm-up, compilation left out. Under torchrun Fulcrum is not run: compare with
+warm-up, which compiles and is timed apart. Under torchrun Fulcrum is not run: compare with
 `mpirun -n 2 fulcrum bench CONFIG`.
 """
 
@@ -69,7 +69,7 @@ def time_torch(config, rank, world):
     sequence, batch = train["sequence_length"], train["global_batch"] // world
     cos, sin = rotary_table(sequence, model_config["attention"]["head_dim"], "cuda")
     torch.manual_seed(rank)
-    seconds = []
+    warm_up, seconds = 0.0, []
     for step in range(args.steps + 5):
         ids = torch.randint(0, model_config["vocabulary"], (batch, sequence + 1), device="cuda")
         inputs, targets = ids[:, :-1].contiguous(), ids[:, 1:].contiguous()
@@ -84,9 +84,11 @@ def time_torch(config, rank, world):
         with torch.no_grad():
             model.update_biases(loads)
         torch.cuda.synchronize()
-        if step >= 5:
+        if step < 5:
+            warm_up += time.perf_counter() - start
+        else:
             seconds.append(time.perf_counter() - start)
-    return parameters, statistics.median(seconds), batch * sequence * world
+    return parameters, warm_up, statistics.median(seconds), batch * sequence * world
 
 
 def main():
@@ -102,11 +104,11 @@ def main():
         ours = json.loads(fulcrum("bench", "--json"))
         print(f"{name}: fulcrum {ours['parameters'] / 1e6:.1f}M parameters, {1e3 * ours['seconds']:.2f} ms, "
               f"{ours['tokens_per_second']:.0f} tokens/s, {ours['flops_per_second'] / 1e12:.0f} TFLOP/s", flush=True)
-    parameters, seconds, tokens = time_torch(config, rank, world)
+    parameters, warm_up, seconds, tokens = time_torch(config, rank, world)
     if rank == 0:
         memory = torch.cuda.max_memory_allocated() / 2**30
         print(f"{name}: torch   {parameters / 1e6:.1f}M parameters, {1e3 * seconds:.2f} ms, {tokens / seconds:.0f} tokens/s, "
-              f"{world} x {torch.cuda.get_device_name()}, {memory:.1f} GiB", flush=True)
+              f"{world} x {torch.cuda.get_device_name()}, {memory:.1f} GiB, warm-up {warm_up:.1f} s", flush=True)
     if ours:
         print(f"{name}: fulcrum / torch = {ours['tokens_per_second'] / (tokens / seconds):.2f}")
     if world > 1:
