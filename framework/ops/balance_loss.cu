@@ -1,99 +1,11 @@
 #include "framework/ops/balance_loss_cuda.h"
+#include "framework/ops/score_rows.cuh"
 #include "framework/ops/warp_top_k.cuh"
 
 namespace fulcrum::ops::cuda {
 namespace {
 
-// A warp takes a token at a time and walks over tokens with a fixed stride.
-constexpr int kWarps = 8;
-constexpr int kThreads = kWarps * 32;
-// Of a sum over tokens: as many as there are parts of it, whatever the device.
-constexpr int kSumBlocks = 256;
-constexpr float kSumEps = 1e-20f;
-
-__device__ inline std::int64_t first_token() {
-  return static_cast<std::int64_t>(blockIdx.x) * kWarps + threadIdx.x / 32;
-}
-__device__ inline std::int64_t token_stride() {
-  return static_cast<std::int64_t>(gridDim.x) * kWarps;
-}
-
-unsigned blocks_for(std::int64_t tokens, std::int64_t most) {
-  return static_cast<unsigned>(std::min(ceil_div(tokens, kWarps), most));
-}
-unsigned blocks_for(std::int64_t tokens) { return blocks_for(tokens, 8 * multiprocessors()); }
-
-__device__ inline double warp_sum(double x) {
-#pragma unroll
-  for (int offset = 16; offset > 0; offset /= 2) x += __shfl_xor_sync(kAllLanes, x, offset);
-  return x;
-}
-
-// Thread 0 of the block receives the sum.
-__device__ double block_sum(double x) {
-  __shared__ double partial[kWarps];
-  x = warp_sum(x);
-  __syncthreads();
-  if (threadIdx.x % 32 == 0) partial[threadIdx.x / 32] = x;
-  __syncthreads();
-  double sum = 0.0;
-  if (threadIdx.x == 0) {
-    for (const double p : partial) sum += p;
-  }
-  return sum;
-}
-
-// Blocks of the sum that is under way that are done; 0 between launches, which follow each other on
-// one stream.
-__device__ unsigned blocks_done;
-
-// total = factor · the sum of x over all threads of the grid: the last block to arrive adds the
-// blocks' sums in order.
-__device__ void grid_sum(double x, double factor, double* of_blocks, float* total) {
-  __shared__ bool last;
-  const double sum = block_sum(x);
-  if (threadIdx.x == 0) {
-    of_blocks[blockIdx.x] = sum;
-    __threadfence();
-    last = atomicInc(&blocks_done, gridDim.x - 1) == gridDim.x - 1;
-  }
-  __syncthreads();
-  if (!last) return;
-  __threadfence();
-  double mine = 0.0;
-  for (unsigned b = threadIdx.x; b < gridDim.x; b += kThreads) {
-    mine += *static_cast<volatile double*>(of_blocks + b);
-  }
-  const double all = block_sum(mine);
-  if (threadIdx.x == 0) *total = static_cast<float>(factor * all);
-}
-
-__global__ void __launch_bounds__(kThreads)
-    normalize_kernel(const float* scores, std::int64_t n, int experts, float* y, float* inverse) {
-  const int lane = threadIdx.x % 32;
-  for (std::int64_t t = first_token(); t < n; t += token_stride()) {
-    const float* row = scores + t * experts;
-    float sum = 0.0f;
-    for (int e = lane; e < experts; e += 32) sum += row[e];
-    const float scale = 1.0f / (fulcrum::warp_sum(sum) + kSumEps);
-    for (int e = lane; e < experts; e += 32) y[t * experts + e] = row[e] * scale;
-    if (lane == 0) inverse[t] = scale;
-  }
-}
-
-__global__ void __launch_bounds__(kThreads)
-    normalize_backward_kernel(const float* y, const float* inverse, const float* g, std::int64_t n,
-                              int experts, float* ds) {
-  const int lane = threadIdx.x % 32;
-  for (std::int64_t t = first_token(); t < n; t += token_stride()) {
-    const std::int64_t row = t * experts;
-    float mean = 0.0f;
-    for (int e = lane; e < experts; e += 32) mean += y[row + e] * g[row + e];
-    mean = fulcrum::warp_sum(mean);
-    const float scale = inverse[t];
-    for (int e = lane; e < experts; e += 32) ds[row + e] = (g[row + e] - mean) * scale;
-  }
-}
+using namespace score_rows;
 
 // One block. of_expert: counts are of experts, else of groups.
 __global__ void __launch_bounds__(kThreads)
@@ -197,72 +109,11 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
-__global__ void __launch_bounds__(kThreads)
-    z_loss_kernel(const float* logits, std::int64_t n, int experts, double factor, float* lse,
-                  double* of_blocks, float* loss) {
-  const int lane = threadIdx.x % 32;
-  double squares = 0.0;  // lane 0's
-  for (std::int64_t t = first_token(); t < n; t += token_stride()) {
-    const float* row = logits + t * experts;
-    float top = -INFINITY;
-    for (int e = lane; e < experts; e += 32) top = fmaxf(top, row[e]);
-    top = warp_max(top);
-    float sum = 0.0f;
-    for (int e = lane; e < experts; e += 32) sum += expf(row[e] - top);
-    const float log_sum = top + logf(fulcrum::warp_sum(sum));
-    if (lane != 0) continue;
-    lse[t] = log_sum;
-    squares += static_cast<double>(log_sum) * static_cast<double>(log_sum);
-  }
-  grid_sum(squares, factor, of_blocks, loss);
-}
-
-__global__ void __launch_bounds__(kThreads)
-    z_loss_backward_kernel(const float* logits, const float* lse, float factor, const float* seed,
-                           std::int64_t n, int experts, float* dx, bool add) {
-  const int lane = threadIdx.x % 32;
-  const float g = *seed * factor;
-  for (std::int64_t t = first_token(); t < n; t += token_stride()) {
-    const float log_sum = lse[t];
-    const float* row = logits + t * experts;
-    float* out = dx + t * experts;
-    for (int e = lane; e < experts; e += 32) {
-      const float d = g * log_sum * expf(row[e] - log_sum);
-      out[e] = add ? out[e] + d : d;
-    }
-  }
-}
-
 unsigned long long* counters(const Tensor& counts) {
   return reinterpret_cast<unsigned long long*>(device_data<std::int64_t>(counts));
 }
 
-int experts_of(const Tensor& scores) { return static_cast<int>(scores.dim(1)); }
-
-Tensor sums_of_blocks(const Tensor& scores) {
-  return Tensor::empty({kSumBlocks}, DType::f64, scores.device());
-}
-
 }  // namespace
-
-void normalize_scores(const Tensor& scores, const Tensor& y, const Tensor& inverse) {
-  const std::int64_t n = scores.dim(0);
-  if (n == 0) return;
-  normalize_kernel<<<blocks_for(n), kThreads, 0, compute_stream()>>>(
-      device_data<float>(scores), n, experts_of(scores), device_data<float>(y),
-      device_data<float>(inverse));
-  FULCRUM_CUDA_LAUNCHED();
-}
-
-void normalize_scores_backward(const Tensor& y, const Tensor& inverse, const Tensor& g,
-                               const Tensor& ds) {
-  const std::int64_t n = y.dim(0);
-  if (n == 0) return;
-  normalize_backward_kernel<<<blocks_for(n), kThreads, 0, compute_stream()>>>(
-      device_data<float>(y), device_data<float>(inverse), device_data<float>(g), n, experts_of(y),
-      device_data<float>(ds));
-  FULCRUM_CUDA_LAUNCHED();
-}
 
 void group_coefficients(const Tensor& counts, std::int64_t groups, double factor, const Tensor& c) {
   const int experts = experts_of(c);
@@ -325,25 +176,6 @@ void group_token_counts(const Tensor& experts, std::int64_t per_group, const Ten
   group_tokens_kernel<<<blocks, kThreads, groups * sizeof(int), compute_stream()>>>(
       device_data<std::int32_t>(experts), n, static_cast<int>(experts.dim(1)),
       static_cast<int>(per_group), groups, counters(counts));
-  FULCRUM_CUDA_LAUNCHED();
-}
-
-void router_z_loss(const Tensor& logits, double factor, const Tensor& lse, const Tensor& loss) {
-  const std::int64_t n = logits.dim(0);
-  if (n == 0) return loss.zero();
-  z_loss_kernel<<<blocks_for(n, kSumBlocks), kThreads, 0, compute_stream()>>>(
-      device_data<float>(logits), n, experts_of(logits), factor, device_data<float>(lse),
-      device_data<double>(sums_of_blocks(logits)), device_data<float>(loss));
-  FULCRUM_CUDA_LAUNCHED();
-}
-
-void router_z_loss_backward(const Tensor& logits, const Tensor& lse, double factor,
-                            const Tensor& seed, const Tensor& dx, bool add) {
-  const std::int64_t n = logits.dim(0);
-  if (n == 0) return;
-  z_loss_backward_kernel<<<blocks_for(n), kThreads, 0, compute_stream()>>>(
-      device_data<float>(logits), device_data<float>(lse), static_cast<float>(2.0 * factor),
-      device_data<float>(seed), n, experts_of(logits), device_data<float>(dx), add);
   FULCRUM_CUDA_LAUNCHED();
 }
 

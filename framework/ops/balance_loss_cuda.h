@@ -1,6 +1,7 @@
 #pragma once
-// What balance_loss.cu launches. Internal to ops/balance_loss.h, which has the formulas. Scores,
-// logits, coefficients and losses are f32; sums over tokens are formed in f64, in fixed order.
+// What balance_loss.cu, normalize_scores.cu and router_z_loss.cu launch. Internal to
+// ops/balance_loss.h, which has the formulas. Scores, logits, coefficients and losses are f32; sums
+// over tokens are formed in f64, in fixed order.
 
 #include "framework/core/tensor.h"
 

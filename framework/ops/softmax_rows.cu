@@ -1,9 +1,8 @@
-#include <cooperative_groups.h>
-
 #include <algorithm>
 
-#include "framework/core/cuda_kernel.cuh"
 #include "framework/ops/cross_entropy_cuda.h"
+#include "framework/ops/softmax_pack.cuh"
+#include "framework/ops/softmax_sums.cuh"
 
 // One pass over the logits: a row is read into the registers of a block, or of a cluster of blocks
 // that divide it and exchange their sums through distributed shared memory, and leaves them as its
@@ -12,72 +11,10 @@
 namespace fulcrum::ops::cuda {
 namespace {
 
-namespace cg = cooperative_groups;
+using namespace softmax;
 
-constexpr int kThreads = 512;
-constexpr int kWarps = kThreads / 32;
-constexpr int kMostPacks = 8;   // that a thread holds
-constexpr int kMostBlocks = 8;  // of a cluster, on every chip that has them
-constexpr float kLog2E = 1.4426950408889634f;
+constexpr int kMostPacks = 8;  // that a thread holds
 constexpr float kLn2 = 0.6931471805599453f;
-constexpr float kLowest = -1e30f;  // finite: the difference of two is not NaN
-
-__device__ float exp2_fast(float x) {
-  float y;
-  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
-  return y;
-}
-
-// Σ exp(x − top) of some logits x, formed as Σ 2^(x · log₂e − top · log₂e) with the second product
-// rounded, the same for every sum with this top.
-struct Partial {
-  float top;
-  float sum;
-
-  // Rounded, never part of a fused multiply-add: equal tops must differ by nothing.
-  __device__ float offset() const { return __fmul_rn(top, kLog2E); }
-  // The same sum over another top.
-  __device__ float over(float other) const {
-    return sum * exp2_fast(__fsub_rn(offset(), __fmul_rn(other, kLog2E)));
-  }
-};
-
-__device__ Partial warp_total(Partial p) {
-  const float top = warp_max(p.top);
-  return {top, warp_sum(p.over(top))};
-}
-
-// Partial sums of all warps of a cluster of `blocks`, of which this block is `rank`; every thread
-// gets the total. Nobody writes into another block's memory before the cluster has begun, which
-// kClustered callers have announced by arriving at its barrier, or after the second barrier.
-template <bool kClustered>
-__device__ Partial total_of(Partial mine, int rank, int blocks) {
-  __shared__ Partial partials[kMostBlocks * kWarps];
-  const int lane = threadIdx.x % 32;
-  const int slot = rank * kWarps + threadIdx.x / 32;
-  mine = warp_total(mine);
-#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 900
-  if constexpr (kClustered) {
-    const cg::cluster_group cluster = cg::this_cluster();
-    asm volatile("barrier.cluster.wait.aligned;" ::: "memory");
-    if (lane < blocks) *cluster.map_shared_rank(&partials[slot], lane) = mine;
-    cluster.sync();
-  } else
-#endif
-  {
-    if (lane == 0) partials[slot] = mine;
-    __syncthreads();
-  }
-  Partial total{kLowest, 0.0f};
-#pragma unroll
-  for (int i = 0; i < kMostBlocks * kWarps; i += 32) {
-    if (i + lane >= blocks * kWarps) continue;
-    const Partial p = partials[i + lane];
-    const float top = fmaxf(total.top, p.top);
-    total = {top, total.over(top) + p.over(top)};
-  }
-  return warp_total(total);
-}
 
 struct Problem {
   std::int64_t stride;
@@ -115,71 +52,6 @@ __device__ void finish(const Row& r, std::int64_t row, float chosen, T* at_targe
   z.lse[row] = r.lse;
   if constexpr (kGradient) *at_target = from_float<T>(r.gradient(chosen) - z.scale);
 }
-
-// 16 bytes of a row, held as words: unpacked where used, since the elements of a whole row in f32
-// would not fit the registers.
-template <class T>
-struct Held {
-  static constexpr int kN = kWide<T>;
-  std::uint32_t words[4];
-
-  // Volatile: the loads of a row are all to be on their way before anything is waited for.
-  __device__ static Held load(const T* p) {
-    Held v;
-    asm volatile("ld.global.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];"
-                 : "=r"(v.words[0]), "=r"(v.words[1]), "=r"(v.words[2]), "=r"(v.words[3])
-                 : "l"(p));
-    return v;
-  }
-  __device__ void store(T* p) const {
-    *reinterpret_cast<uint4*>(p) = make_uint4(words[0], words[1], words[2], words[3]);
-  }
-  __device__ float operator[](int i) const {
-    if constexpr (sizeof(T) == 4) return __uint_as_float(words[i]);
-    return __uint_as_float(i % 2 == 0 ? words[i / 2] << 16 : words[i / 2] & 0xffff0000u);
-  }
-  template <class Fn>
-  __device__ void replace(Fn&& fn) {
-#pragma unroll
-    for (int w = 0; w < 4; ++w) {
-      if constexpr (sizeof(T) == 4) {
-        words[w] = __float_as_uint(fn((*this)[w]));
-      } else {
-        const __nv_bfloat162 pair =
-            __floats2bfloat162_rn(fn((*this)[2 * w]), fn((*this)[2 * w + 1]));
-        words[w] = reinterpret_cast<const std::uint32_t&>(pair);
-      }
-    }
-  }
-  // Columns beyond the vocabulary, in its last pack, become −∞.
-  __device__ void mask_tail(int p, int vocabulary) {
-    if ((p + 1) * kN <= vocabulary) return;
-#pragma unroll
-    for (int i = 0; i < kN; ++i) {
-      if (p * kN + i < vocabulary) continue;
-      if constexpr (sizeof(T) == 4) {
-        words[i] = 0xff800000u;
-      } else {
-        words[i / 2] = i % 2 == 0 ? (words[i / 2] & 0xffff0000u) | 0xff80u
-                                  : (words[i / 2] & 0xffffu) | 0xff800000u;
-      }
-    }
-  }
-  __device__ float largest() const {
-    if constexpr (sizeof(T) == 4) {
-      return fmaxf(fmaxf((*this)[0], (*this)[1]), fmaxf((*this)[2], (*this)[3]));
-    } else {
-      const auto pair = [&](int w) { return reinterpret_cast<const __nv_bfloat162&>(words[w]); };
-      const __nv_bfloat162 m = __hmax2(__hmax2(pair(0), pair(1)), __hmax2(pair(2), pair(3)));
-      return fmaxf(__low2float(m), __high2float(m));
-    }
-  }
-  // Makes the compiler forget what it unpacked.
-  __device__ void forget() {
-#pragma unroll
-    for (std::uint32_t& word : words) asm volatile("" : "+r"(word));
-  }
-};
 
 // Of packs first … last of a row, whose target is ignored.
 template <class T, bool kGradient>
