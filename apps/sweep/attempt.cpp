@@ -15,7 +15,10 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr double kHeartbeatSeconds = 10.0;
-constexpr const char* kAttemptMark = "==== ";  // begins the line that separates attempts in a log
+constexpr double kLookSeconds = 1.0;  // between looks at the log
+constexpr const char* kAttemptMark =
+    "\n==== ";  // begins, after a line break, what separates attempts
+constexpr const char* kRankLost = "noticed that process rank";  // of mpirun and prterun
 
 std::string replaced(std::string text, std::string_view mark, const std::string& value) {
   for (std::size_t at = 0; (at = text.find(mark, at)) != std::string::npos; at += value.size())
@@ -29,28 +32,33 @@ fs::path log_of(const Manifest& manifest, const PlannedPoint& point) {
 
 std::vector<std::string> announced(const fs::path& log, std::vector<std::string> command) {
   std::ofstream(log, std::ios::app)
-      << kAttemptMark << utc_now() << fmt::format(" {}\n", fmt::join(command, " "));
+      << kAttemptMark + 1 << utc_now() << fmt::format(" {}\n", fmt::join(command, " "));
   return command;
 }
 
-// The last line that says something, for the message about a failure.
-std::string last_line(const fs::path& path) {
+// The end of what the last attempt wrote.
+std::string tail_of(const fs::path& path) {
   std::ifstream file(path, std::ios::binary | std::ios::ate);
   if (!file) return "";
   const std::streamoff size = file.tellg();
   const std::streamoff take = std::min<std::streamoff>(size, 4096);
   file.seekg(size - take);
-  std::string text(static_cast<std::size_t>(take), '\0');
-  file.read(text.data(), take);
+  std::string text(static_cast<std::size_t>(take) + 1, '\n');
+  file.read(text.data() + 1, take);
+  const std::size_t mark = text.rfind(kAttemptMark);
+  if (mark == std::string::npos) return text;
+  return text.substr(std::min(text.find('\n', mark + 1), text.size()));
+}
+
+// The last line that says something, for the message about a failure.
+std::string last_line(const std::string& text) {
   // mpirun frames its own messages in dashes.
   std::string last, own;
   std::size_t begin = 0;
   while (begin < text.size()) {
     const std::size_t end = std::min(text.find('\n', begin), text.size());
     const std::string line = text.substr(begin, end - begin);
-    if (line.starts_with(kAttemptMark))
-      last.clear(), own.clear();
-    else if (line.starts_with("fulcrum: "))
+    if (line.starts_with("fulcrum: "))
       own = line;
     else if (line.find_first_not_of(" -\t\r") != std::string::npos)
       last = line;
@@ -116,12 +124,25 @@ std::optional<PointState> Attempt::poll() {
     process_.terminate();
   }
   if ((stopped_ || timed_out_) && now > stop_time_ + execution.grace_seconds) process_.kill();
+  if (now >= next_look_) watch_launcher(now);
   if (now >= next_heartbeat_) {
     next_heartbeat_ = now + kHeartbeatSeconds;
     state_.seconds = now;
     write_state(manifest_->folder(*point_), state_);
   }
   return std::nullopt;
+}
+
+void Attempt::watch_launcher(double now) {
+  next_look_ = now + kLookSeconds;
+  if (stopped_ || timed_out_) return;
+  if (!rank_lost_ && tail_of(log_of(*manifest_, *point_)).find(kRankLost) != std::string::npos) {
+    rank_lost_ = now;
+  }
+  if (rank_lost_ && now >= *rank_lost_ + manifest_->execution.grace_seconds) {
+    launcher_hung_ = true;
+    process_.kill();
+  }
 }
 
 void Attempt::stop() {
@@ -150,8 +171,8 @@ PointState Attempt::outcome(const Ending& ending) const {
       why = error.what();
     }
   } else {
-    why = ending.text();
-    const std::string line = last_line(log_of(*manifest_, *point_));
+    why = launcher_hung_ ? "the launcher did not end" : ending.text();
+    const std::string line = last_line(tail_of(log_of(*manifest_, *point_)));
     if (!line.empty()) why += ": " + line;
   }
   if (timed_out_) {

@@ -14,7 +14,8 @@
 //   jobs: 0                        # points that run at once; 0: as many as cores allow
 //   retries: 1                     # further attempts of a failed point
 //   timeout_minutes: 0             # of one attempt; 0: none
-//   grace_seconds: 60              # from SIGTERM to SIGKILL when a point is stopped
+//   grace_seconds: 60              # from SIGTERM to SIGKILL when a point is stopped; also from
+//                                  # mpirun's message about a killed rank to its end
 //   command: [mpirun, …]           # see Execution::command
 //   slurm: {partition: cpu, time: "04:00:00", parallel: 8}
 

@@ -157,6 +157,22 @@ TEST_CASE("a point that takes too long is stopped with all its processes", "[uni
   CHECK_FALSE(process_runs(child, "sleep"));
 }
 
+TEST_CASE("a launcher that does not end after it lost a rank is ended", "[unit][sweep]") {
+  FakeSweep sweep(
+      "if [ $x = 0.8 ]; then echo 'mpirun noticed that process rank 1 with PID 0 on node n exited "
+      "on signal 9 (Killed).'; echo ------; exec sleep 1000; fi\n");
+  sweep.spec =
+      "base: base.yaml\naxes: {x: [1.0, 0.8]}\nfit: {x: x}\nretries: 0\njobs: 2\nthreads: 1\n"
+      "grace_seconds: 0\n"
+      "command: ['{fulcrum}', train, '{config}', --run-dir, '{run_dir}']\n";
+  const SweepSummary summary = sweep.run();
+  CHECK(summary.done == 1);
+  REQUIRE(summary.unfinished.size() == 1);
+  CHECK(summary.unfinished[0] ==
+        "x=0.8: failed after 1 attempt (the launcher did not end: mpirun noticed that process rank "
+        "1 with PID 0 on node n exited on signal 9 (Killed).)");
+}
+
 TEST_CASE("a signal stops the running points cleanly and the next call goes on with them",
           "[unit][sweep]") {
   FakeSweep sweep(
