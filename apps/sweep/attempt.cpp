@@ -16,8 +16,8 @@ namespace fs = std::filesystem;
 
 constexpr double kHeartbeatSeconds = 10.0;
 constexpr double kLookSeconds = 1.0;  // between looks at the log
-constexpr const char* kAttemptMark =
-    "\n==== ";  // begins, after a line break, what separates attempts
+// What begins the line that separates attempts in a log, and the end of the line before.
+constexpr const char* kAttemptMark = "\n==== ";
 constexpr const char* kRankLost = "noticed that process rank";  // of mpirun and prterun
 
 std::string replaced(std::string text, std::string_view mark, const std::string& value) {
