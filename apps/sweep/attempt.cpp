@@ -15,9 +15,8 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr double kHeartbeatSeconds = 10.0;
-constexpr double kLookSeconds = 1.0;  // between looks at the log
-// What begins the line that separates attempts in a log, and the end of the line before.
-constexpr const char* kAttemptMark = "\n==== ";
+constexpr double kLookSeconds = 1.0;           // between looks at the log
+constexpr const char* kAttemptMark = "==== ";  // begins the line that separates attempts in a log
 constexpr const char* kRankLost = "noticed that process rank";  // of mpirun and prterun
 
 std::string replaced(std::string text, std::string_view mark, const std::string& value) {
@@ -32,39 +31,44 @@ fs::path log_of(const Manifest& manifest, const PlannedPoint& point) {
 
 std::vector<std::string> announced(const fs::path& log, std::vector<std::string> command) {
   std::ofstream(log, std::ios::app)
-      << kAttemptMark + 1 << utc_now() << fmt::format(" {}\n", fmt::join(command, " "));
+      << kAttemptMark << utc_now() << fmt::format(" {}\n", fmt::join(command, " "));
   return command;
 }
 
-// The end of what the last attempt wrote.
-std::string tail_of(const fs::path& path) {
-  std::ifstream file(path, std::ios::binary | std::ios::ate);
-  if (!file) return "";
+// How what an attempt wrote ends.
+struct LogEnd {
+  std::string line;        // the last that says something, for the message about a failure
+  bool rank_lost = false;  // mpirun said that a rank was killed
+};
+
+LogEnd end_of(const fs::path& log) {
+  std::ifstream file(log, std::ios::binary | std::ios::ate);
+  if (!file) return {};
   const std::streamoff size = file.tellg();
   const std::streamoff take = std::min<std::streamoff>(size, 4096);
   file.seekg(size - take);
-  std::string text(static_cast<std::size_t>(take) + 1, '\n');
-  file.read(text.data() + 1, take);
-  const std::size_t mark = text.rfind(kAttemptMark);
-  if (mark == std::string::npos) return text;
-  return text.substr(std::min(text.find('\n', mark + 1), text.size()));
-}
-
-// The last line that says something, for the message about a failure.
-std::string last_line(const std::string& text) {
+  std::string text(static_cast<std::size_t>(take), '\0');
+  file.read(text.data(), take);
   // mpirun frames its own messages in dashes.
   std::string last, own;
+  bool rank_lost = false;
   std::size_t begin = 0;
   while (begin < text.size()) {
     const std::size_t end = std::min(text.find('\n', begin), text.size());
     const std::string line = text.substr(begin, end - begin);
+    begin = end + 1;
+    if (line.starts_with(kAttemptMark)) {
+      last.clear(), own.clear();
+      rank_lost = false;
+      continue;
+    }
+    rank_lost = rank_lost || line.find(kRankLost) != std::string::npos;
     if (line.starts_with("fulcrum: "))
       own = line;
     else if (line.find_first_not_of(" -\t\r") != std::string::npos)
       last = line;
-    begin = end + 1;
   }
-  return own.empty() ? last : own;
+  return {own.empty() ? last : own, rank_lost};
 }
 
 }  // namespace
@@ -136,9 +140,7 @@ std::optional<PointState> Attempt::poll() {
 void Attempt::watch_launcher(double now) {
   next_look_ = now + kLookSeconds;
   if (stopped_ || timed_out_) return;
-  if (!rank_lost_ && tail_of(log_of(*manifest_, *point_)).find(kRankLost) != std::string::npos) {
-    rank_lost_ = now;
-  }
+  if (!rank_lost_ && end_of(log_of(*manifest_, *point_)).rank_lost) rank_lost_ = now;
   if (rank_lost_ && now >= *rank_lost_ + manifest_->execution.grace_seconds) {
     launcher_hung_ = true;
     process_.kill();
@@ -172,7 +174,7 @@ PointState Attempt::outcome(const Ending& ending) const {
     }
   } else {
     why = launcher_hung_ ? "the launcher did not end" : ending.text();
-    const std::string line = last_line(tail_of(log_of(*manifest_, *point_)));
+    const std::string line = end_of(log_of(*manifest_, *point_)).line;
     if (!line.empty()) why += ": " + line;
   }
   if (timed_out_) {

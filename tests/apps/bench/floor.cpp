@@ -1,20 +1,13 @@
 #include "apps/bench/floor.h"
 
+#include "tests/apps/small_experiment.h"
 #include "tests/catch.h"
 
 using namespace fulcrum;
 using namespace fulcrum::apps;
 
 TEST_CASE("a step's floor is the sum of its operators' floors", "[unit][step_work]") {
-  ExperimentConfig config;
-  config.model.layers = 1;
-  config.model.width = 8;
-  config.model.ffn_width = 16;
-  config.model.vocabulary = 32;
-  config.model.attention.heads = config.model.attention.kv_heads = 2;
-  config.model.attention.head_dim = 4;
-  config.train.sequence_length = 6;
-  config.train.global_batch = 4;
+  ExperimentConfig config = testing::small_experiment();
   config.train.micro_batch = 2;
   StepTiming timing;
   timing.seconds = 4.0;

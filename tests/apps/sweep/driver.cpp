@@ -18,6 +18,16 @@ using namespace fulcrum::apps;
 using fulcrum::testing::FakeSweep;
 using fulcrum::testing::message_of;
 
+namespace {
+
+// A specification whose points have one attempt each.
+std::string tried_once(const std::string& x, const std::string& more = "") {
+  return "base: base.yaml\naxes: {x: [" + x + "]}\nfit: {x: x}\nretries: 0\njobs: 2\nthreads: 1\n" +
+         more + "command: ['{fulcrum}', train, '{config}', --run-dir, '{run_dir}']\n";
+}
+
+}  // namespace
+
 TEST_CASE("a sweep runs every point and its folder can be fitted", "[unit][sweep]") {
   FakeSweep sweep;
   const SweepSummary summary = sweep.run();
@@ -121,9 +131,7 @@ TEST_CASE("a failed point is tried again within the limit, and the others go on"
 TEST_CASE("a result that is missing, torn or not finite is a failure", "[unit][sweep]") {
   const auto message = [](const std::string& hook) {
     FakeSweep sweep(hook);
-    sweep.spec =
-        "base: base.yaml\naxes: {x: [1.0]}\nfit: {x: x}\nretries: 0\njobs: 1\nthreads: 1\n"
-        "command: ['{fulcrum}', train, '{config}', --run-dir, '{run_dir}']\n";
+    sweep.spec = tried_once("1.0");
     const SweepSummary summary = sweep.run();
     return summary.unfinished.empty() ? std::string() : summary.unfinished[0];
   };
@@ -135,18 +143,15 @@ TEST_CASE("a result that is missing, torn or not finite is a failure", "[unit][s
             .find("not a finite number") != std::string::npos);
   CHECK(message("echo '{\"validation_loss\": 2.0}' > $run/result.json; exit 0")
             .find("'config_hash' not found") != std::string::npos);
-  CHECK(message("hash=0123")
-            .find("`command` may override no key but threads and run_dir") != std::string::npos);
+  CHECK(message("hash=0123").find("`command` may override no key but threads and run_dir") !=
+        std::string::npos);
   CHECK(message("kill -9 $$").find("signal 9") != std::string::npos);
 }
 
 TEST_CASE("a point that takes too long is stopped with all its processes", "[unit][sweep]") {
   FakeSweep sweep(
       "if [ $x = 0.8 ]; then trap '' TERM; sleep 60 & echo $! > $run/child; wait; sleep 60; fi\n");
-  sweep.spec =
-      "base: base.yaml\naxes: {x: [1.0, 0.8]}\nfit: {x: x}\nretries: 0\njobs: 2\nthreads: 1\n"
-      "timeout_minutes: 0.005\ngrace_seconds: 0.2\n"
-      "command: ['{fulcrum}', train, '{config}', --run-dir, '{run_dir}']\n";
+  sweep.spec = tried_once("1.0, 0.8", "timeout_minutes: 0.005\ngrace_seconds: 0.2\n");
   const SweepSummary summary = sweep.run();
   CHECK(summary.done == 1);
   REQUIRE(summary.unfinished.size() == 1);
@@ -161,10 +166,7 @@ TEST_CASE("a launcher that does not end after it lost a rank is ended", "[unit][
   FakeSweep sweep(
       "if [ $x = 0.8 ]; then echo 'mpirun noticed that process rank 1 with PID 0 on node n exited "
       "on signal 9 (Killed).'; echo ------; exec sleep 1000; fi\n");
-  sweep.spec =
-      "base: base.yaml\naxes: {x: [1.0, 0.8]}\nfit: {x: x}\nretries: 0\njobs: 2\nthreads: 1\n"
-      "grace_seconds: 0\n"
-      "command: ['{fulcrum}', train, '{config}', --run-dir, '{run_dir}']\n";
+  sweep.spec = tried_once("1.0, 0.8", "grace_seconds: 0\n");
   const SweepSummary summary = sweep.run();
   CHECK(summary.done == 1);
   REQUIRE(summary.unfinished.size() == 1);

@@ -2,6 +2,7 @@
 
 #include "apps/train/config_parser.h"
 #include "framework/core/error.h"
+#include "tests/apps/small_experiment.h"
 #include "tests/catch.h"
 #include "tests/temporary_folder.h"
 
@@ -21,15 +22,7 @@ std::string without_line(std::string text, const std::string& key) {
 }  // namespace
 
 TEST_CASE("a resumed run keeps what decides the numbers", "[unit][config]") {
-  ExperimentConfig config;
-  config.model.layers = 1;
-  config.model.width = 8;
-  config.model.ffn_width = 16;
-  config.model.vocabulary = 32;
-  config.model.attention.heads = 2;
-  config.train.steps = 10;
-  config.train.sequence_length = 6;
-  config.train.global_batch = 4;
+  ExperimentConfig config = testing::small_experiment();
   const std::string saved = to_yaml(config);
 
   SECTION("and may change the rest") {
