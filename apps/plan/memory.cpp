@@ -102,7 +102,7 @@ void add_table(const Stage& stage, std::int64_t rows, std::int64_t width, RankMe
     memory.dispatch += stage.batch.accumulation * exchanged;
   }
   memory.optimizer +=
-      2 * bytes.pooled(held * width * bytes.moment) + bytes.pooled(held * kStepCount);
+      bytes.pooled(2 * held * width * bytes.moment) + bytes.pooled(held * kStepCount);
   if (stage.mesh.data() > 1) memory.dispatch += 2 * exchanged;
 }
 

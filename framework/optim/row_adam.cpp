@@ -15,18 +15,20 @@ constexpr std::int64_t kAhead = 12;        // rows fetched ahead of a random acc
 }  // namespace
 
 RowAdam::RowAdam(std::vector<Parameter*> tables, const RowAdamOptions& options)
-    : Optimizer(std::move(tables)), options_(options), first_(zero_state()), second_(zero_state()) {
+    : Optimizer(std::move(tables)), options_(options) {
   for (const Parameter* p : parameters()) {
     FULCRUM_REQUIRE(p->value.rank() == 2, "row adam: {} must be [rows, width]; got {}", p->name,
                     p->value.shape());
-    row_steps_.push_back(Tensor::zeros({p->value.dim(0)}, DType::i32, p->value.device()));
+    const std::int64_t rows = p->value.dim(0);
+    const Device device = p->value.device();
+    moments_.push_back(Tensor::zeros({rows, 2, p->value.dim(1)}, p->value.dtype(), device));
+    row_steps_.push_back(Tensor::zeros({rows}, DType::i32, device));
   }
 }
 
 std::vector<StateTensor> RowAdam::state() const {
   std::vector<StateTensor> list;
-  append_state(list, "row_adam", "first_moment", first_);
-  append_state(list, "row_adam", "second_moment", second_);
+  append_state(list, "row_adam", "moments", moments_);
   append_state(list, "row_adam", "row_steps", row_steps_);
   return list;
 }
@@ -56,16 +58,15 @@ void RowAdam::update_table(std::size_t k, const ops::MergedRows& gradient, doubl
   const T* g = gradient.values.data<T>();
   const std::int64_t last = steps();
   T* w = p.value.data<T>();
-  T* m = first_[k].data<T>();
-  T* v = second_[k].data<T>();
+  T* moments = moments_[k].data<T>();
 
 #pragma omp parallel for schedule(static) if (n * width > kParallel)
   for (std::int64_t i = 0; i < n; ++i) {
     if (i + kAhead < n) {
       const std::int64_t ahead = row[i + kAhead] * width;
       __builtin_prefetch(w + ahead, 1);
-      __builtin_prefetch(m + ahead, 1);
-      __builtin_prefetch(v + ahead, 1);
+      __builtin_prefetch(moments + 2 * ahead, 1);
+      __builtin_prefetch(moments + 2 * ahead + width, 1);
       __builtin_prefetch(row_steps + row[i + kAhead], 1);
     }
     const std::int64_t t = std::min<std::int64_t>(++row_steps[row[i]], last);
@@ -73,7 +74,8 @@ void RowAdam::update_table(std::size_t k, const ops::MergedRows& gradient, doubl
                                      options_.weight_decay, 1.0 - powers1_[t], 1.0 - powers2_[t],
                                      gradient_scale);
     const std::int64_t at = row[i] * width;
-    adam_elements(constants, g + i * width, width, w + at, m + at, v + at);
+    T* first = moments + 2 * at;
+    adam_elements(constants, g + i * width, width, w + at, first, first + width);
   }
 }
 
@@ -94,7 +96,7 @@ void RowAdam::update(double lr, double gradient_scale) {
     check(p, gradient);
     if constexpr (kBuiltWithCuda) {
       if (on_cuda()) {
-        cuda::row_adam(gradient, {p.value, first_[k], second_[k], row_steps_[k]},
+        cuda::row_adam(gradient, {p.value, moments_[k], row_steps_[k]},
                        {options_.beta1, options_.beta2, options_.eps, table_lr,
                         options_.weight_decay, 1.0, 1.0, gradient_scale},
                        options_.beta1, options_.beta2);

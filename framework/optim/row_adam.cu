@@ -11,8 +11,7 @@ constexpr int kThreads = 256;
 
 struct Table {
   float* weight;
-  float* first;
-  float* second;
+  float* moments;
   std::int32_t* row_steps;
   int width;
 };
@@ -43,15 +42,19 @@ __global__ void __launch_bounds__(kThreads)
   if (static_cast<std::int64_t>(blockIdx.x) * rows_of_block >= *count) return;
   const bool live = slot < rows_of_block && i < *count;
   int column = (threadIdx.x % lanes) * kPack;
-  std::int64_t at = 0;
+  float* weight = nullptr;
+  float* first = nullptr;
+  float* second = nullptr;
   Pack<float, kPack> g, w, m, v;
   if (live) {
     const std::int64_t row = rows[i];
-    at = row * table.width;
+    weight = table.weight + row * table.width;
+    first = table.moments + 2 * row * table.width;
+    second = first + table.width;
     g = Pack<float, kPack>::load(values + i * table.width + column);
-    w = Pack<float, kPack>::load(table.weight + at + column);
-    m = Pack<float, kPack>::load(table.first + at + column);
-    v = Pack<float, kPack>::load(table.second + at + column);
+    w = Pack<float, kPack>::load(weight + column);
+    m = Pack<float, kPack>::load(first + column);
+    v = Pack<float, kPack>::load(second + column);
     if (column == 0) {
       const std::int32_t t = table.row_steps[row] + 1;
       table.row_steps[row] = t;
@@ -67,15 +70,15 @@ __global__ void __launch_bounds__(kThreads)
   constants.inverse_root = corrections[slot].y;
   while (true) {
     update(constants, g, w, m, v);
-    w.store(table.weight + at + column);
-    m.store(table.first + at + column);
-    v.store(table.second + at + column);
+    w.store(weight + column);
+    m.store(first + column);
+    v.store(second + column);
     column += lanes * kPack;
     if (column >= table.width) return;
     g = Pack<float, kPack>::load(values + i * table.width + column);
-    w = Pack<float, kPack>::load(table.weight + at + column);
-    m = Pack<float, kPack>::load(table.first + at + column);
-    v = Pack<float, kPack>::load(table.second + at + column);
+    w = Pack<float, kPack>::load(weight + column);
+    m = Pack<float, kPack>::load(first + column);
+    v = Pack<float, kPack>::load(second + column);
   }
 }
 
@@ -96,8 +99,7 @@ void launch(const ops::MergedRows& gradient, const Table& table,
 void row_adam(const ops::MergedRows& gradient, const RowAdamTensors& tensors,
               const AdamConstants<float>& constants, double beta1, double beta2) {
   if (gradient.values.numel() == 0) return;
-  const Table table{device_data<float>(tensors.weight), device_data<float>(tensors.first),
-                    device_data<float>(tensors.second),
+  const Table table{device_data<float>(tensors.weight), device_data<float>(tensors.moments),
                     device_data<std::int32_t>(tensors.row_steps),
                     static_cast<int>(tensors.weight.dim(1))};
   if (table.width % 4 == 0) {

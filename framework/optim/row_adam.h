@@ -26,7 +26,8 @@ class RowAdam : public Optimizer {
  public:
   RowAdam(std::vector<Parameter*> parameters, const RowAdamOptions& options);
 
-  // optimizer.row_adam.first_moment and .second_moment [rows, width], .row_steps i32 [rows]
+  // optimizer.row_adam.moments [rows, 2, width], a row's first and then its second, and .row_steps
+  // i32 [rows]
   std::vector<StateTensor> state() const override;
 
  protected:
@@ -39,8 +40,8 @@ class RowAdam : public Optimizer {
                     double gradient_scale);
 
   RowAdamOptions options_;
-  std::vector<Tensor> first_;
-  std::vector<Tensor> second_;
+  std::vector<Tensor>
+      moments_;  // of a row together: rows lie far apart, and memory is slow to find
   std::vector<Tensor> row_steps_;
   std::vector<double> powers1_, powers2_;  // β1ᵗ and β2ᵗ for t up to steps()
 };

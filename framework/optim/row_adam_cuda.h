@@ -7,8 +7,9 @@
 namespace fulcrum::cuda {
 
 struct RowAdamTensors {
-  Tensor weight, first, second;  // f32 [rows, width]
-  Tensor row_steps;              // i32 [rows]
+  Tensor weight;     // f32 [rows, width]
+  Tensor moments;    // f32 [rows, 2, width]
+  Tensor row_steps;  // i32 [rows]
 };
 
 // Updates the rows of a merged gradient, its values f32. constants hold the learning rate as their
