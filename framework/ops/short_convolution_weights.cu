@@ -4,20 +4,19 @@
 namespace fulcrum::ops::cuda {
 namespace {
 
-constexpr int kChannels = 32;  // of a block, one a lane
-constexpr int kWarps = 32;
-constexpr int kAtOnce = 20;  // parts that a thread asks for before it adds
+constexpr int kChannels = 8;  // of a block: few, so that many multiprocessors share the work
+constexpr int kRows = 32;     // threads of a channel
+constexpr int kAtOnce = 20;   // parts that a thread asks for before it adds
 
-// Every so many-th of the parts, from one of them on; `values` is the channel in part 0.
-__device__ float sum_of_parts(const float* values, std::int64_t stride, std::int64_t part,
-                              std::int64_t parts, int every) {
+// `count` values, `step` apart.
+__device__ float sum_of_parts(const float* values, std::int64_t step, int count) {
   float sum = 0.0f;
-  for (; part < parts; part += std::int64_t{kAtOnce} * every) {
+  for (; count > 0; count -= kAtOnce) {
     float some[kAtOnce];
 #pragma unroll
     for (int i = 0; i < kAtOnce; ++i) {
-      const std::int64_t at = part + std::int64_t{i} * every;
-      some[i] = at < parts ? values[at * stride] : 0.0f;
+      some[i] = i < count ? *values : 0.0f;
+      values += step;
     }
 #pragma unroll
     for (int i = 0; i < kAtOnce; ++i) sum += some[i];
@@ -25,47 +24,50 @@ __device__ float sum_of_parts(const float* values, std::int64_t stride, std::int
   return sum;
 }
 
-// A block takes its channels of all taps, up to kWarps taps at a time: warps that share a tap sum
-// every so many-th part of it, then a warp for each tap adds up what they found.
-__global__ void __launch_bounds__(kWarps * 32)
-    weights_kernel(const float* partial, std::int64_t parts, int d, int taps, const float* weight,
+// A block takes its channels of all taps, up to kRows taps at a time: rows of threads that share a
+// tap sum every so many-th part of it, then a row for each tap adds up what they found.
+__global__ void __launch_bounds__(kRows* kChannels)
+    weights_kernel(const float* partial, int parts, int d, int taps, const float* weight,
                    const float* norm, float* d_weight, bool add_weight, float* d_norm,
                    bool add_norm) {
-  __shared__ float sums[kWarps][kChannels];
-  __shared__ float of_norm[kWarps][kChannels];
-  const int lane = threadIdx.x % 32;
-  const int warp = threadIdx.x / 32;
-  const int channel = blockIdx.x * kChannels + lane;
+  __shared__ float sums[kRows][kChannels];
+  __shared__ float of_norm[kRows][kChannels];
+  const int column = threadIdx.x % kChannels;
+  const int row = threadIdx.x / kChannels;
+  const int channel = blockIdx.x * kChannels + column;
   const bool owns = channel < d;
   const float scale = owns && norm != nullptr ? norm[channel] : 1.0f;
-  float norm_sum = 0.0f;  // of the first warp
-  for (int first = 0; first < taps; first += kWarps) {
-    const int now = min(taps - first, kWarps);
-    const int sharers = kWarps / now;
-    const std::int64_t at = static_cast<std::int64_t>(channel) * taps + first + warp;
-    const bool adds_up = owns && warp < now;
+  float norm_sum = 0.0f;  // of the first row
+  for (int first = 0; first < taps; first += kRows) {
+    const int now = min(taps - first, kRows);
+    const int sharers = kRows / now;
+    const int share = row / now;
+    const std::int64_t at = static_cast<std::int64_t>(channel) * taps + first + row;
+    const bool adds_up = owns && row < now;
     // Known before the sums are, that nothing waits for them later.
     const float tap = adds_up ? weight[at] : 0.0f;
     const float before = adds_up && d_weight != nullptr && add_weight ? d_weight[at] : 0.0f;
     float sum = 0.0f;
-    if (owns && warp < now * sharers) {
-      sum = sum_of_parts(partial + static_cast<std::int64_t>(first + warp % now) * d + channel,
-                         std::int64_t{taps} * d, warp / now, parts, sharers);
+    if (owns && share < sharers) {
+      const std::int64_t part = std::int64_t{taps} * d;
+      const float* mine = partial + share * part;
+      mine += std::int64_t{first + row - share * now} * d + channel;
+      sum = sum_of_parts(mine, sharers * part, (parts - share + sharers - 1) / sharers);
     }
-    sums[warp][lane] = sum;
+    sums[row][column] = sum;
     __syncthreads();
     if (adds_up) {
       float total = 0.0f;
-      for (int s = 0; s < sharers; ++s) total += sums[s * now + warp][lane];
+      for (int s = 0; s < sharers; ++s) total += sums[s * now + row][column];
       if (d_weight != nullptr) d_weight[at] = before + scale * total;
-      of_norm[warp][lane] = tap * total;
+      of_norm[row][column] = tap * total;
     }
     __syncthreads();
-    if (warp == 0) {
-      for (int j = 0; j < now; ++j) norm_sum += of_norm[j][lane];
+    if (row == 0) {
+      for (int j = 0; j < now; ++j) norm_sum += of_norm[j][column];
     }
   }
-  if (d_norm == nullptr || warp != 0 || !owns) return;
+  if (d_norm == nullptr || row != 0 || !owns) return;
   d_norm[channel] = add_norm ? d_norm[channel] + norm_sum : norm_sum;
 }
 
@@ -74,12 +76,12 @@ __global__ void __launch_bounds__(kWarps * 32)
 void convolution_weights(const ConvolutionInputs& in, const Tensor& parts,
                          const GradSlot::Target& d_weight, const GradSlot::Target& d_norm) {
   const int d = static_cast<int>(in.weight.dim(0));
-  weights_kernel<<<static_cast<unsigned>(ceil_div(d, kChannels)), kWarps * 32, 0,
+  weights_kernel<<<static_cast<unsigned>(ceil_div(d, kChannels)), kRows * kChannels, 0,
                    compute_stream()>>>(
-      device_data<float>(parts), parts.dim(0), d, static_cast<int>(in.weight.dim(1)),
-      device_data<float>(in.weight), device_data<float>(in.norm_weight),
-      device_data<float>(d_weight.tensor), d_weight.add, device_data<float>(d_norm.tensor),
-      d_norm.add);
+      device_data<float>(parts), static_cast<int>(parts.dim(0)), d,
+      static_cast<int>(in.weight.dim(1)), device_data<float>(in.weight),
+      device_data<float>(in.norm_weight), device_data<float>(d_weight.tensor), d_weight.add,
+      device_data<float>(d_norm.tensor), d_norm.add);
   FULCRUM_CUDA_LAUNCHED();
 }
 
