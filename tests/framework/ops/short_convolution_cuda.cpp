@@ -46,6 +46,7 @@ TEST_CASE("the short convolution on CUDA equals that on the CPU", "[gpu][ops]") 
                           Case{1, 1500, 64, 4, 3, true},    // several strips
                           Case{2, 19, 516, 4, 2, true},     // a ring in bf16
                           Case{1, 1500, 1028, 4, 1, true},  // more warps than are summed at once
+                          Case{3, 2500, 384, 4, 3, true},   // in every multiprocessor
                           Case{1, 40, 2560, 4, 3, false},   // the widest of one pass
                           Case{2, 71, 2560, 4, 3, true},    // in several strips
                           Case{1, 33, 2600, 4, 3, true},    // wider
