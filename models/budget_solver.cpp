@@ -7,7 +7,6 @@
 #include <numeric>
 
 #include "framework/core/error.h"
-#include "framework/ops/ngram.h"
 #include "models/config_parser.h"
 
 namespace fulcrum::models {
@@ -87,17 +86,6 @@ void pay_with_experts(BudgetSolution& solution, double rho, const ModelConfig& m
 }
 
 }  // namespace
-
-std::vector<std::int64_t> table_rows(const DseConfig& dse) {
-  const ops::NgramHashOptions options{.orders = dse.orders,
-                                      .heads = dse.heads,
-                                      .rows_per_head = dse.rows_per_head,
-                                      .vocabulary = 1,  // primes do not depend on it
-                                      .seed = dse.hash_seed};
-  std::vector<std::int64_t> rows;
-  for (const auto& hash : ops::make_ngram_hashes(options, dse.layers)) rows.push_back(hash.rows());
-  return rows;
-}
 
 BudgetSolution plan_budget(const ModelConfig& model) {
   BudgetSolution solution;

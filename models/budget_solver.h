@@ -2,7 +2,6 @@
 // Finds the number of experts and the table sizes for a given ρ (models/budget.h) at fixed P_tot.
 
 #include <cstdint>
-#include <vector>
 
 #include "models/budget.h"
 #include "models/config.h"
@@ -37,8 +36,5 @@ struct BudgetSolution {
 BudgetSolution plan_budget(const ModelConfig& model);
 
 ModelConfig solve_budget(const ModelConfig& model);
-
-// Rows of the concatenated table of each memory layer, after the prime search over all layers.
-std::vector<std::int64_t> table_rows(const DseConfig& dse);
 
 }  // namespace fulcrum::models

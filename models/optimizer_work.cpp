@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "models/budget.h"
+#include "models/parameter_list.h"
 
 namespace fulcrum::models {
 namespace {

@@ -9,7 +9,7 @@
 #include "framework/core/memory_pool.h"
 #include "framework/ops/attention.h"
 #include "framework/ops/gemm.h"
-#include "models/budget.h"
+#include "models/parameter_list.h"
 
 namespace fulcrum::apps {
 namespace {

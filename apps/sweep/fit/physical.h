@@ -35,10 +35,6 @@ struct Physical {
   double argmin(double low, double high) const;
 };
 
-// The noise scale σ of a single run: from repeated seeds, else from what a smooth polynomial (a
-// cubic; a parabola below six levels) leaves. Never below 1e-4 of the range of the losses, or 1e-9.
-double noise_scale(const Curve& curve);
-
 // Needs kLevels levels with ρ in (0, 1]. `sigma` is the noise scale at which the search begins.
 // Without repeated seeds a polynomial may follow a steep curve badly and overstate the noise, so
 // the fit is repeated with the scale of its own residuals while that is smaller; `sigma` returns

@@ -4,6 +4,8 @@
 
 #include <cmath>
 
+#include "apps/sweep/fit/noise.h"
+
 namespace fulcrum::apps {
 namespace {
 
