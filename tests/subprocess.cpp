@@ -77,10 +77,13 @@ Finished run(const std::string& command, int limit_seconds) {
 Process::Process(const std::string& command, std::filesystem::path output)
     : output_(std::move(output)) {
   const std::string shell = kEnvironment + ("exec " + command);
+  // Before the fork, so that nobody reads what an earlier process wrote there.
+  const int out = open(output_.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+  FULCRUM_CHECK(out >= 0, "cannot write {}", output_.string());
   id_ = fork();
+  if (id_ != 0) close(out);
   FULCRUM_CHECK(id_ >= 0, "cannot start {}", command);
   if (id_ > 0) return;
-  const int out = open(output_.c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0644);
   dup2(out, STDOUT_FILENO);
   dup2(out, STDERR_FILENO);
   dup2(open("/dev/null", O_RDONLY), STDIN_FILENO);
