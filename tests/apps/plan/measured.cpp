@@ -46,7 +46,7 @@ void check_agreement(const testing::Experiment& experiment, int ranks, const std
 TEST_CASE("plan's memory agrees with what training takes", "[cli][plan]") {
   const testing::Experiment experiment;
   const std::string dense = kSize;
-  // The first of many micro-batches has the peak, so that it comes while the copy is being written.
+  // The first of several micro-batches has the peak: it comes while the copy is being written.
   const std::string saving = dense + " --set checkpoint.every=1 --set train.micro_batch=4";
   const std::string sparse = kSize + testing::model_options("dse") +
                              " --set model.dse.rows_per_head=[997] --set train.micro_batch=4";
@@ -79,7 +79,7 @@ TEST_CASE("plan's memory agrees with what training on a GPU takes", "[gpu][plan]
       " --set train.sequence_length=512 --set train.global_batch=32 --set train.steps=4";
   const std::string sparse = gpu + testing::model_options("dse") +
                              " --set model.moe.experts=16 --set model.moe.expert_width=128"
-                             " --set model.dse.rows_per_head=[9973] --set train.micro_batch=4";
+                             " --set model.dse.rows_per_head=[9973] --set train.micro_batch=16";
   for (const std::string recompute : {"none", "selective", "full"}) {
     const std::string deep = " --set model.layers=8 --set train.recompute=" + recompute;
     check_agreement(experiment, 1, "dense-" + recompute, gpu + deep);
