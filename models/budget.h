@@ -1,6 +1,6 @@
 #pragma once
-// The parameter budget: exact counts and the split of the sparse parameters
-// between experts and memory (DSE, arXiv 2601.07372, section 3.1).
+// The parameter budget: exact counts and the split of the sparse parameters between experts and
+// memory (DSE, arXiv 2601.07372, section 3.1).
 //
 //   P_tot     all parameters without token embedding and output head
 //   P_act     those of P_tot that one token uses: the routed experts it visits, one row of each

@@ -40,8 +40,8 @@ class RowAdam : public Optimizer {
                     double gradient_scale);
 
   RowAdamOptions options_;
-  std::vector<Tensor>
-      moments_;  // of a row together: rows lie far apart, and memory is slow to find
+  // Both of a row together: rows lie far apart, and memory is slow to find.
+  std::vector<Tensor> moments_;
   std::vector<Tensor> row_steps_;
   std::vector<double> powers1_, powers2_;  // β1ᵗ and β2ᵗ for t up to steps()
 };
